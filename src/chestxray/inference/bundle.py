@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -73,23 +72,37 @@ class OperatingPoint(_Facts):
 class InputCheck(_Facts):
     """Statistics of the pooled features of radiographs that the network was trained on.
 
-    With z = (features - mean) / std, the distance is the root mean square of z after the
-    ``components`` (rows, orthonormal) have been rescaled to unit variance; see ``input_check``.
-    A score below ``threshold`` means: not accepted as a chest radiograph.
+    With z = (features - mean) / std, of C features, p = components · z (rows, orthonormal) and
+    r = z - componentsᵀ · p, the squared distance is
+    (Σ p_k² / variances_k + ‖r‖² / residual_variance) / C.
+    The score is 1 / (1 + (1 / threshold - 1) · (distance / distance_at_threshold)²): 1 at distance
+    0, ``threshold`` at ``distance_at_threshold``. A score below ``threshold`` means: not accepted
+    as a chest radiograph. ``input_check`` computes and fits it.
     """
 
     mean: list[float]
-    std: list[float]
+    std: list[Annotated[float, Field(gt=0)]]
     components: list[list[float]]
-    variances: list[float]
+    variances: list[Annotated[float, Field(gt=0)]]
     residual_variance: float = Field(gt=0)
     distance_at_threshold: float = Field(gt=0)
-    threshold: Probability
+    threshold: float = Field(gt=0, lt=1)
     rule: str
+
+    @model_validator(mode="after")
+    def _shapes_agree(self) -> InputCheck:
+        n_features = len(self.mean)
+        if n_features == 0 or len(self.std) != n_features:
+            raise ValueError("mean and std must have one number for each feature")
+        if any(len(row) != n_features for row in self.components):
+            raise ValueError("every component must have one number for each feature")
+        if len(self.variances) != len(self.components):
+            raise ValueError("every component needs its variance")
+        return self
 
 
 class Uncertainty(_Facts):
-    """An answer is ``uncertain`` if its calibrated logit lies within ``margin`` of the threshold's."""
+    """``uncertain`` is an answer whose calibrated logit is within ``margin`` of the threshold's."""
 
     margin: float = Field(ge=0)
     rule: str
@@ -106,7 +119,9 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 def _ordered(points: dict[str, OperatingPoint]) -> dict[str, OperatingPoint]:
-    known = [points[name].threshold for name in ("screening", "balanced", "rule_in") if name in points]
+    known = [
+        points[name].threshold for name in ("screening", "balanced", "rule_in") if name in points
+    ]
     if known != sorted(known):
         raise ValueError("the thresholds must rise from screening over balanced to rule_in")
     return points
@@ -166,13 +181,16 @@ def read_bundle(folder: Path) -> Bundle:
             raise BundleDamagedError(f"the manifest in {folder} is not a JSON object")
         if facts.get("format") != FORMAT:
             raise BundleVersionError(
-                f"the bundle in {folder} has format {facts.get('format')!r}; this version reads {FORMAT}"
+                f"the bundle in {folder} has format {facts.get('format')!r}; "
+                f"this version reads {FORMAT}"
             )
         manifest = Manifest.model_validate(facts)
     except ValidationError as exc:
         first = exc.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise BundleDamagedError(f"the manifest in {folder} is damaged: {where}: {first['msg']}") from exc
+        raise BundleDamagedError(
+            f"the manifest in {folder} is damaged: {where}: {first['msg']}"
+        ) from exc
     except ValueError as exc:
         raise BundleDamagedError(f"the manifest in {folder} is not JSON") from exc
     if hashlib.sha256(model).hexdigest() != manifest.model_sha256:
@@ -187,5 +205,5 @@ def write_bundle(folder: Path, manifest: Manifest, model: bytes) -> str:
     for name, content in ((MODEL_FILE, model), (MANIFEST_FILE, manifest_bytes)):
         temporary = folder / f".{name}.tmp"
         temporary.write_bytes(content)
-        os.replace(temporary, folder / name)
+        temporary.replace(folder / name)
     return hashlib.sha256(manifest_bytes).hexdigest()

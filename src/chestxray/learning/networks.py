@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -57,7 +56,8 @@ class BasicBlock(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.bn2(self.conv2(x))
-        return self.relu(x + shortcut)
+        out: Tensor = self.relu(x + shortcut)
+        return out
 
 
 class Bottleneck(nn.Module):
@@ -81,7 +81,8 @@ class Bottleneck(nn.Module):
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
         x = self.bn3(self.conv3(x))
-        return self.relu(x + shortcut)
+        out: Tensor = self.relu(x + shortcut)
+        return out
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
@@ -92,6 +93,18 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential
     )
 
 
+def _stage(
+    block: type[BasicBlock | Bottleneck],
+    in_channels: int,
+    channels: int,
+    depth: int,
+    stride: int,
+) -> nn.Sequential:
+    first = block(in_channels, channels, stride)
+    rest = [block(channels * block.expansion, channels, 1) for _ in range(depth - 1)]
+    return nn.Sequential(first, *rest)
+
+
 class ResNet(nn.Module):
     """A residual network for one grey channel and one logit.
 
@@ -99,22 +112,20 @@ class ResNet(nn.Module):
     :class:`NetworkOutput`; the evidence has ceil(S / 32) cells a side, 7 at S = 224.
     """
 
-    def __init__(self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, ...]) -> None:
+    def __init__(
+        self, block: type[BasicBlock | Bottleneck], depths: tuple[int, int, int, int]
+    ) -> None:
         super().__init__()
         self.conv1 = _convolution(1, 64, 7, 2)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
-        in_channels = 64
-        for stage, depth in enumerate(depths):
-            channels = 64 * 2**stage
-            blocks = []
-            for index in range(depth):
-                stride = 2 if index == 0 and stage > 0 else 1
-                blocks.append(block(in_channels, channels, stride))
-                in_channels = channels * block.expansion
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.fc = nn.Linear(in_channels, 1)
+        widths = [64 * block.expansion * 2**stage for stage in range(4)]
+        self.layer1 = _stage(block, 64, 64, depths[0], stride=1)
+        self.layer2 = _stage(block, widths[0], 128, depths[1], stride=2)
+        self.layer3 = _stage(block, widths[1], 256, depths[2], stride=2)
+        self.layer4 = _stage(block, widths[2], 512, depths[3], stride=2)
+        self.fc = nn.Linear(widths[3], 1)
         self._initialise()
 
     def _initialise(self) -> None:

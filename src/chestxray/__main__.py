@@ -1,0 +1,5 @@
+"""``python -m chestxray`` is ``chestxray``."""
+
+from chestxray.cli import main
+
+main()

@@ -1,0 +1,373 @@
+"""The command line: parses arguments, shows progress, prints answers.
+
+Errors are one line on stderr. Exit codes: 0 all well, 1 failed, 2 wrong use, 3 some inputs of many
+failed. Progress bars are shown on a terminal, never in a pipe.
+
+Does not: compute anything. Each command imports what it needs when it runs, so that ``predict``
+loads no web server and nothing but ``train`` and ``export`` loads PyTorch.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from typer.exceptions import TyperException
+
+from chestxray import __version__
+from chestxray.errors import ChestXrayError, ConfigError, RequestError
+
+if TYPE_CHECKING:
+    from chestxray.dataset import Sample
+    from chestxray.inference import Manifest
+    from chestxray.service.schemas import BatchElement
+
+EXIT_FAILED, EXIT_WRONG_USE, EXIT_SOME_FAILED = 1, 2, 3
+
+app = typer.Typer(
+    help="Chest X-ray pneumonia classifier: train, judge, serve. Not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Folder = Annotated[Path, typer.Option(exists=True, file_okay=False)]
+BundleFolder = Annotated[
+    Path | None, typer.Option(file_okay=False, help="folder of a bundle; unset, the shipped one")
+]
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        code = app(standalone_mode=False)
+    except TyperException as exc:
+        code = _fail(exc.format_message(), EXIT_WRONG_USE)
+    except typer.Abort:
+        code = _fail("interrupted", EXIT_FAILED)
+    except (ConfigError, RequestError) as exc:
+        code = _fail(str(exc), EXIT_WRONG_USE)
+    except ChestXrayError as exc:
+        code = _fail(str(exc), EXIT_FAILED)
+    except BrokenPipeError:  # the reader of our output has gone: nothing to say, nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_FAILED
+    except OSError as exc:
+        code = _fail(f"{exc.filename}: {exc.strerror}" if exc.filename else str(exc), EXIT_FAILED)
+    sys.exit(code or 0)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"chestxray: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+def _say(message: str) -> None:
+    print(message, flush=True)  # noqa: T201
+
+
+@app.callback(invoke_without_command=True)
+def chestxray(
+    *, version: Annotated[bool, typer.Option("--version", help="print the version")] = False
+) -> None:
+    if version:
+        _say(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="address to listen on [127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="port to listen on [8000]")] = None,
+    bundle: BundleFolder = None,
+) -> None:
+    """Answer over HTTP. Everything else is set by CHESTXRAY_* (docs/configuration.md)."""
+    from chestxray.service.server import serve as run_server  # noqa: PLC0415
+    from chestxray.service.settings import load_settings  # noqa: PLC0415
+
+    run_server(load_settings(host=host, port=port, bundle=bundle))
+
+
+@app.command()
+def predict(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", exists=True, dir_okay=False)],
+    *,
+    json: Annotated[bool, typer.Option("--json", help="one predict_batch element a line")] = False,
+    heatmap: Annotated[
+        Path | None, typer.Option(file_okay=False, help="folder for a heatmap PNG of each file")
+    ] = None,
+    operating_point: Annotated[str | None, typer.Option(help="screening, balanced, …")] = None,
+    input_check: Annotated[
+        Literal["refuse", "warn"], typer.Option(help="what to do with what looks like no chest")
+    ] = "refuse",
+    bundle: BundleFolder = None,
+) -> None:
+    """Answer for image files: label, calibrated probability of PNEUMONIA, and why."""
+    from chestxray.imaging import Limits  # noqa: PLC0415
+    from chestxray.inference import BUNDLED, Predictor  # noqa: PLC0415
+    from chestxray.service.answers import batch_element  # noqa: PLC0415
+    from chestxray.service.schemas import PredictOptions  # noqa: PLC0415
+
+    limits = Limits()
+    options = PredictOptions(
+        operating_point=operating_point, heatmap=heatmap is not None, input_check=input_check
+    )
+    predictor = Predictor.load(bundle or BUNDLED)
+    predictor.operating_point(operating_point)
+    if heatmap is not None:
+        heatmap.mkdir(parents=True, exist_ok=True)
+    names = _heatmap_names(files)
+
+    def element_of(file: Path) -> BatchElement:
+        with file.open("rb") as stream:
+            data = stream.read(limits.max_bytes + 1)
+        return batch_element(str(file), predictor, data, options, limits)
+
+    failed = 0
+    with (
+        ThreadPoolExecutor(_cores()) as pool,
+        _bar("predict", len(files), shown=len(files) > 8) as on_done,
+    ):
+        for done, element in enumerate(pool.map(element_of, files), start=1):
+            on_done(done)
+            failed += _print_element(element, as_json=json)
+            if heatmap is not None:
+                _save_heatmap(element, heatmap / names[done - 1])
+    if failed:
+        raise typer.Exit(EXIT_FAILED if failed == len(files) else EXIT_SOME_FAILED)
+
+
+def _print_element(element: BatchElement, *, as_json: bool) -> bool:
+    """Print an element and say whether it is a failure."""
+    from chestxray.service.schemas import FailedFile  # noqa: PLC0415
+
+    if isinstance(element, FailedFile):
+        if as_json:
+            _say(element.model_dump_json())
+        _fail(f"{element.filename}: {element.error.detail}", EXIT_FAILED)
+        return True
+    if as_json:
+        _say(element.model_dump_json())
+        return False
+    answer = element.prediction
+    remarks = [*(["uncertain"] if answer.uncertain else []), *answer.warnings]
+    _say(
+        f"{answer.label:9} {answer.probability:6.1%}  (threshold {answer.threshold:.1%}, "
+        f"{answer.operating_point})  {element.filename}" + "".join(f"  [{r}]" for r in remarks)
+    )
+    return False
+
+
+def _heatmap_names(files: list[Path]) -> list[str]:
+    """A file name for each heatmap; files of one name in several folders are numbered."""
+    seen: Counter[str] = Counter()
+    names = []
+    for file in files:
+        seen[file.name] += 1
+        number = f".{seen[file.name]}" if seen[file.name] > 1 else ""
+        names.append(f"{file.name}{number}.heatmap.png")
+    return names
+
+
+def _save_heatmap(element: BatchElement, file: Path) -> None:
+    from chestxray.service.schemas import AnsweredFile  # noqa: PLC0415
+
+    if isinstance(element, AnsweredFile) and element.prediction.heatmap is not None:
+        file.write_bytes(base64.b64decode(element.prediction.heatmap.partition(",")[2]))
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", exists=True, dir_okay=False)],
+    data: Folder,
+    out: Annotated[Path, typer.Option(file_okay=False, help="folder of the run")],
+    init: Annotated[
+        Path | None, typer.Option(exists=True, help=".pth, .safetensors or an earlier run")
+    ] = None,
+    folds: Annotated[int | None, typer.Option(min=2, help="cross-validate instead")] = None,
+    external: Annotated[
+        list[Path] | None,
+        typer.Option(exists=True, file_okay=False, help="other hospitals' data, for parity checks"),
+    ] = None,
+) -> None:
+    """Train as CONFIG says and export RUN/bundle. The same command resumes a killed run."""
+    from chestxray.dataset import read_dataset  # noqa: PLC0415
+
+    with _extra("train"):
+        from chestxray.learning.config import read_config  # noqa: PLC0415
+        from chestxray.learning.cross_validation import cross_validate  # noqa: PLC0415
+        from chestxray.learning.export import export as export_run  # noqa: PLC0415
+        from chestxray.learning.training import train as train_run  # noqa: PLC0415
+
+    told, samples = read_config(config), read_dataset(data)
+    with _progress() as progress:
+        if folds is not None:
+            result = cross_validate(
+                told, samples, out, folds, init=init, progress=progress, say=_say
+            )
+            for name, figure in result["summary"].items():
+                _say(f"{name:12} {figure['mean']:.4f} ± {figure['std']:.4f}")
+            return
+        run = train_run(told, samples, out, init=init, progress=progress, say=_say)
+        others = _read_datasets(external)
+        manifest = export_run(run, out / "bundle", external=others, progress=progress)
+    _describe(manifest, out / "bundle")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", exists=True, file_okay=False)],
+    data: Folder,
+    out: Annotated[Path, typer.Option(file_okay=False, help="folder of the bundle")],
+    precision: Annotated[Literal["int8", "fp32"], typer.Option()] = "int8",
+    report: Annotated[
+        list[Path] | None,
+        typer.Option(exists=True, dir_okay=False, help="report.json to quote in the manifest"),
+    ] = None,
+    external: Annotated[
+        list[Path] | None,
+        typer.Option(exists=True, file_okay=False, help="other hospitals' data, for parity checks"),
+    ] = None,
+) -> None:
+    """Export the finished RUN into a bundle, if it computes what the network computes."""
+    from chestxray.dataset import read_dataset  # noqa: PLC0415
+
+    with _extra("train"):
+        from chestxray.learning.export import export as export_run  # noqa: PLC0415
+        from chestxray.learning.training import read_run  # noqa: PLC0415
+
+    finished = read_run(run, read_dataset(data))
+    with _progress() as progress:
+        manifest = export_run(
+            finished,
+            out,
+            precision=precision,
+            external=_read_datasets(external),
+            reports=report or [],
+            progress=progress,
+        )
+    _describe(manifest, out)
+
+
+@app.command()
+def calibrate(
+    data: Folder,
+    out: Annotated[Path, typer.Option(file_okay=False, help="folder of the new bundle")],
+    bundle: BundleFolder = None,
+) -> None:
+    """Fit calibration and operating points to a site's own radiographs, as a new bundle."""
+    from chestxray.inference import BUNDLED, read_bundle  # noqa: PLC0415
+    from chestxray.learning.recalibration import recalibrate  # noqa: PLC0415
+
+    n_files = _count_files(data)
+    with _bar("calibrate", n_files) as on_scored:
+        recalibrate(data, bundle or BUNDLED, out, threads=_cores(), on_scored=on_scored)
+    _describe(read_bundle(out).manifest, out)
+
+
+@app.command()
+def evaluate(
+    data: Folder,
+    out: Annotated[Path, typer.Option(file_okay=False, help="folder of the report")],
+    bundle: BundleFolder = None,
+) -> None:
+    """Score DIR/NORMAL and DIR/PNEUMONIA through a bundle: report.json and predictions.csv."""
+    from chestxray.dataset import read_dataset  # noqa: PLC0415
+    from chestxray.evaluation.evaluate import (  # noqa: PLC0415
+        report_of,
+        score_samples,
+        write_report,
+    )
+    from chestxray.inference import BUNDLED, Predictor  # noqa: PLC0415
+
+    predictor = Predictor.load(bundle or BUNDLED)
+    samples = read_dataset(data)
+    with _bar("evaluate", len(samples)) as on_scored:
+        scored = score_samples(predictor, samples, threads=_cores(), on_scored=on_scored)
+    report = report_of(predictor, scored, data.resolve().name, "all")
+    write_report(report, scored, out)
+    _say(
+        f"n = {report['n']} of {report['n_subjects']} subjects, {report['n_refused']} refused, "
+        f"{report['n_unreadable']} unreadable; operating point {report['operating_point']}"
+    )
+    for name in ("auroc", "accuracy", "sensitivity", "specificity", "precision", "brier", "ece"):
+        figure = report[name]
+        if figure["value"] is not None:
+            _say(
+                f"{name:12} {figure['value']:.4f}  ({figure['ci_low']:.4f}–{figure['ci_high']:.4f})"
+            )
+
+
+def _describe(manifest: Manifest, folder: Path) -> None:
+    points = ", ".join(f"{n} {p.threshold:.3f}" for n, p in manifest.operating_points.items())
+    _say(f"{folder}: {manifest.name}, {manifest.precision}; thresholds: {points}")
+
+
+def _read_datasets(folders: list[Path] | None) -> list[list[Sample]]:
+    from chestxray.dataset import read_dataset  # noqa: PLC0415
+
+    return [read_dataset(folder) for folder in folders or []]
+
+
+def _count_files(data: Path) -> int:
+    from chestxray.dataset import read_dataset  # noqa: PLC0415
+
+    return len(read_dataset(data))
+
+
+def _cores() -> int:
+    from chestxray.service.settings import usable_cores  # noqa: PLC0415
+
+    return usable_cores()
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """Say which extra is missing, instead of which module."""
+    try:
+        yield
+    except ModuleNotFoundError as exc:
+        raise ConfigError(
+            f"{exc.name} is missing; it comes with the extra: pip install 'chestxray[{name}]'"
+        ) from exc
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A callback (what, done, total) that draws a bar on a terminal and nothing in a pipe."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+        task = bars.add_task("", total=None)
+
+        def show(what: str, done: int, total: int) -> None:
+            bars.update(task, description=what, completed=done, total=total)
+
+        yield show
+
+
+@contextmanager
+def _bar(what: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
+    """A callback (done) for work of a known length."""
+    if not shown:
+        yield lambda _: None
+        return
+    with _progress() as show:
+        yield lambda done: show(what, done, total)

@@ -1,0 +1,14 @@
+"""Bytes → radiograph → input: sniffing, limits, decoding, the only resize and the only normalise.
+
+``reading`` tells the format by its first bytes and asks the decoder. ``jpeg_file`` and ``png_file``
+refuse before decoding, ``raster`` decodes both. ``network_input`` makes the input, and
+``synthetic`` draws a phantom for references and tests.
+
+Does not: know the model, or keep or log anything of an image.
+"""
+
+from chestxray.imaging.network_input import normalise, resize, to_input
+from chestxray.imaging.radiograph import Limits, Radiograph
+from chestxray.imaging.reading import read, read_file
+
+__all__ = ["Limits", "Radiograph", "normalise", "read", "read_file", "resize", "to_input"]

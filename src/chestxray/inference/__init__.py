@@ -1,0 +1,30 @@
+"""From a radiograph to a calibrated answer, through one bundle and without PyTorch.
+
+Does not: read image files (``imaging``), know of HTTP (``service``), or fit a calibration or an
+operating point (``learning``).
+"""
+
+from chestxray.inference.bundle import BUNDLED, Bundle, Manifest, read_bundle, write_bundle
+from chestxray.inference.predictor import (
+    InputCheckResult,
+    Label,
+    NetworkAnswers,
+    Prediction,
+    Predictor,
+)
+from chestxray.inference.rendering import render_heatmap, render_preview
+
+__all__ = [
+    "BUNDLED",
+    "Bundle",
+    "InputCheckResult",
+    "Label",
+    "Manifest",
+    "NetworkAnswers",
+    "Prediction",
+    "Predictor",
+    "read_bundle",
+    "render_heatmap",
+    "render_preview",
+    "write_bundle",
+]

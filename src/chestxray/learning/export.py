@@ -1,0 +1,339 @@
+"""From a finished run to a bundle: graph, parity, calibration, operating points, input check.
+
+Everything is fitted on held-out subjects and on the exported precision's own answers. Export
+refuses to finish when the exported model does not compute what the trained network computes.
+
+Does not: train, or judge the result on other data (``evaluation`` does, through the bundle).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+
+from chestxray import imaging
+from chestxray.dataset import Sample
+from chestxray.errors import ConfigError, ParityError
+from chestxray.evaluation.evaluate import report_of, score_samples
+from chestxray.imaging.synthetic import synthetic_radiograph
+from chestxray.inference import NetworkAnswers, Predictor, write_bundle
+from chestxray.inference.bundle import (
+    Calibration,
+    Evidence,
+    Manifest,
+    OperatingPoint,
+    Preprocessing,
+    ReferenceAnswer,
+    Uncertainty,
+)
+from chestxray.inference.input_check import fit_input_check
+from chestxray.inference.probability import calibrated_logit, sigmoid
+from chestxray.learning.augmentation import Augmenter
+from chestxray.learning.calibration import fit_calibration, fit_operating_points
+from chestxray.learning.config import TrainConfig
+from chestxray.learning.graph import INPUT, OUTPUTS, quantise, to_onnx
+from chestxray.learning.initialise import WEIGHTS_FILE
+from chestxray.learning.inputs import decode, targets_of, to_pixels
+from chestxray.learning.training import Progress, Run, no_progress
+
+Precision = Literal["int8", "fp32"]
+
+FP32_TOLERANCE = 1e-3
+"""Greatest difference in logit between the fp32 graph and PyTorch."""
+INT8_TOLERANCE = 0.5
+"""99th percentile of the difference in logit between int8 and fp32 …"""
+INT8_SAME_LABELS = 0.99
+"""… and the least share of labels that stay the same."""
+
+CORRUPTED_COPIES = 4
+N_QUANTISATION_INPUTS = 256
+N_REFERENCE_ANSWERS = 4
+UNCERTAIN_QUANTILE = 0.9
+
+
+def export(
+    run: Run,
+    out: Path,
+    *,
+    precision: Precision = "int8",
+    external: Sequence[list[Sample]] = (),
+    reports: Sequence[Path] = (),
+    progress: Progress = no_progress,
+) -> Manifest:
+    """Write the bundle of ``run`` into ``out`` and return its manifest.
+
+    ``external`` are data sets of other hospitals on which int8 must agree with fp32 as well;
+    ``reports`` are ``report.json`` files whose figures go into the manifest.
+
+    Raises:
+        ParityError: the exported model computes something else than the network.
+        ConfigError: a report cannot be read.
+    """
+    config, split = run.config, run.split
+    steps = ["decode", "graph", "parity", "calibrate", "input check", "evaluate"]
+
+    def begin(step: str) -> None:
+        progress(f"export: {step}", steps.index(step), len(steps))
+
+    begin("decode")
+    heldout = decode(split.heldout, config.side_px, config.threads)
+    train = decode(split.train, config.side_px, config.threads)
+    truth = np.tile(targets_of(split.heldout) > 0.5, 1 + CORRUPTED_COPIES)
+
+    begin("graph")
+    fp32 = to_onnx(run.network, config.side_px)
+    model = fp32
+    if precision == "int8":
+        model = quantise(fp32, _quantisation_inputs(train, config))
+
+    begin("parity")
+    clean = answers(model, inputs_of(heldout, config), config.threads)
+    copies = [
+        answers(model, corrupted(heldout, config, copy), config.threads)
+        for copy in range(CORRUPTED_COPIES)
+    ]
+    logits = np.concatenate([clean.logit, *(copy.logit for copy in copies)])
+
+    begin("calibrate")
+    fitted_on = (
+        f"held-out subjects, each radiograph once clean and {CORRUPTED_COPIES} times corrupted"
+    )
+    calibration = fit_calibration(logits, truth, fitted_on).model_copy(update={"n": len(heldout)})
+    points = fit_operating_points(logits, truth, calibration, n_independent=len(heldout))
+
+    parity = check_parity(
+        run, fp32, model, precision, heldout, calibration, points["balanced"], external
+    )
+
+    begin("input check")
+    check = fit_input_check(
+        answers(model, inputs_of(train, config), config.threads).features,
+        np.concatenate([clean.features, copies[0].features]),
+    )
+
+    manifest = Manifest(
+        format=1,
+        name=config.name,
+        created=_finished_at(run),
+        model_sha256=hashlib.sha256(model).hexdigest(),
+        precision=precision,
+        preprocessing=Preprocessing(side_px=config.side_px, mean=config.mean, std=config.std),
+        evidence=Evidence(
+            shape=clean.evidence.shape[1:], scale=_evidence_scale(clean, split.heldout)
+        ),
+        calibration=calibration,
+        operating_points=points,
+        default_operating_point="balanced",
+        uncertainty=_uncertainty(clean, copies, calibration),
+        input_check=check,
+        reference_answers=_reference_answers(model, config),
+        training=_training_facts(run) | {"parity": parity},
+        metrics=[],
+    )
+    begin("evaluate")
+    write_bundle(out, manifest, model)
+    predictor = Predictor.load(out)
+    scored = score_samples(predictor, split.heldout, threads=config.threads)
+    reported = [report_of(predictor, scored, "training data", "held-out subjects")]
+    manifest = manifest.model_copy(
+        update={"metrics": [metrics_entry(r) for r in [*reported, *map(_read_report, reports)]]}
+    )
+    write_bundle(out, manifest, model)
+    progress("export: done", len(steps), len(steps))
+    return manifest
+
+
+def answers(model: bytes, inputs: NDArray[np.float32], threads: int) -> NetworkAnswers:
+    """What an ONNX model (as bytes) says of inputs (N, 1, S, S)."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    parts = [
+        session.run(OUTPUTS, {INPUT: inputs[start : start + 16]})
+        for start in range(0, len(inputs), 16)
+    ]
+    return NetworkAnswers(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def inputs_of(images: NDArray[np.uint8], config: TrainConfig) -> NDArray[np.float32]:
+    """Images (N, H, W) → inputs (N, 1, S, S), as serving makes them."""
+    return np.stack(
+        [
+            imaging.to_input(
+                to_pixels(image), side_px=config.side_px, mean=config.mean, std=config.std
+            )
+            for image in images
+        ]
+    )
+
+
+def corrupted(images: NDArray[np.uint8], config: TrainConfig, copy: int) -> NDArray[np.float32]:
+    """Inputs of the images under the training's augmentation; ``copy`` numbers the draws."""
+    augment = Augmenter(config.augmentation, config.side_px)
+    # Epochs beyond those of the run: draws that no training image got.
+    epoch = config.epochs + copy
+    changed = [augment(image, config.seed, epoch, index) for index, image in enumerate(images)]
+    return inputs_of(np.stack(changed), config)
+
+
+def check_parity(
+    run: Run,
+    fp32: bytes,
+    model: bytes,
+    precision: Precision,
+    heldout: NDArray[np.uint8],
+    calibration: Calibration,
+    point: OperatingPoint,
+    external: Sequence[list[Sample]],
+) -> dict[str, float]:
+    """Hold the graphs against the network on corrupted held-out and on external radiographs.
+
+    Returns what was measured, for the manifest.
+
+    Raises:
+        ParityError: a tolerance is exceeded.
+    """
+    config = run.config
+    inputs = np.concatenate(
+        [
+            corrupted(heldout, config, 0),
+            *(inputs_of(decode(s, config.side_px, config.threads), config) for s in external),
+        ]
+    )
+    with torch.inference_mode():
+        expected = np.concatenate(
+            [
+                run.network.cpu().eval()(torch.from_numpy(inputs[i : i + 64])).logit.numpy()
+                for i in range(0, len(inputs), 64)
+            ]
+        )
+    exact = answers(fp32, inputs, config.threads).logit
+    measured = {"n": len(inputs), "fp32_max": float(np.abs(exact - expected).max())}
+    if measured["fp32_max"] > FP32_TOLERANCE:
+        raise ParityError(f"fp32 differs from PyTorch by {measured['fp32_max']:.2g} in logit")
+    if precision == "int8":
+        rounded = answers(model, inputs, config.threads).logit
+        difference = np.abs(rounded - exact)
+        labels = [
+            sigmoid(calibrated_logit(logit, calibration)) >= point.threshold
+            for logit in (rounded, exact)
+        ]
+        measured["int8_p99"] = float(np.percentile(difference, 99))
+        measured["int8_same_labels"] = float(np.mean(labels[0] == labels[1]))
+        if measured["int8_p99"] > INT8_TOLERANCE:
+            raise ParityError(
+                f"int8 differs from fp32 by {measured['int8_p99']:.2g} in logit (p99)"
+            )
+        if measured["int8_same_labels"] < INT8_SAME_LABELS:
+            raise ParityError(f"int8 keeps only {measured['int8_same_labels']:.1%} of the labels")
+    return measured
+
+
+def _quantisation_inputs(train: NDArray[np.uint8], config: TrainConfig) -> NDArray[np.float32]:
+    """Training images, half of them corrupted, that show int8 the ranges it must cover."""
+    order = np.random.default_rng(config.seed).permutation(len(train))[:N_QUANTISATION_INPUTS]
+    half = len(order) // 2
+    return np.concatenate(
+        [inputs_of(train[order[half:]], config), corrupted(train[order[:half]], config, 0)]
+    )
+
+
+def _evidence_scale(clean: NetworkAnswers, heldout: list[Sample]) -> float:
+    """The strongest cell of a typical PNEUMONIA: the 75th percentile over held-out ones."""
+    strongest = clean.evidence.max(axis=(1, 2))[targets_of(heldout) > 0.5]
+    return max(float(np.percentile(strongest, 75)), 1e-6)
+
+
+def _uncertainty(
+    clean: NetworkAnswers, copies: list[NetworkAnswers], calibration: Calibration
+) -> Uncertainty:
+    calibrated = calibrated_logit(clean.logit, calibration)
+    moves = [np.abs(calibrated_logit(c.logit, calibration) - calibrated) for c in copies]
+    near = np.abs(calibrated) < np.log(9)  # probabilities of 0.1 to 0.9, where moving matters
+    moved = np.concatenate([move[near] for move in moves]) if near.any() else np.concatenate(moves)
+    return Uncertainty(
+        margin=float(np.quantile(moved, UNCERTAIN_QUANTILE)),
+        rule=f"what corruption moves {UNCERTAIN_QUANTILE:.0%} of held-out logits by at most",
+    )
+
+
+def _reference_answers(model: bytes, config: TrainConfig) -> list[ReferenceAnswer]:
+    images = [synthetic_radiograph(s, config.side_px) for s in range(N_REFERENCE_ANSWERS)]
+    inputs = [
+        imaging.to_input(i, side_px=config.side_px, mean=config.mean, std=config.std)
+        for i in images
+    ]
+    logits = answers(model, np.stack(inputs), threads=1).logit
+    return [ReferenceAnswer(seed=s, logit=float(logit)) for s, logit in enumerate(logits)]
+
+
+def _training_facts(run: Run) -> dict[str, Any]:
+    return {
+        "config": run.config.model_dump(mode="json"),
+        "data_sha256": _data_sha256([*run.split.train, *run.split.heldout]),
+        "initialised_from": run.initialised_from,
+        "n_train": len(run.split.train),
+        "n_heldout": len(run.split.heldout),
+        "n_subjects_train": len({s.subject for s in run.split.train}),
+        "n_subjects_heldout": len({s.subject for s in run.split.heldout}),
+        "versions": {name: version(name) for name in ("torch", "albumentations", "onnxruntime")}
+        | {"python": platform.python_version()},
+        "commit": _commit(),
+        "wall_s": round(sum(row["wall_s"] for row in run.history)),
+    }
+
+
+def _finished_at(run: Run) -> str:
+    """When training ended; exporting a run again gives the same bundle."""
+    seconds = (run.folder / WEIGHTS_FILE).stat().st_mtime
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _data_sha256(samples: list[Sample]) -> str:
+    listed = sorted(f"{sample.sha256}  {sample.path}" for sample in samples)
+    return hashlib.sha256("\n".join(listed).encode()).hexdigest()
+
+
+def _commit() -> str | None:
+    """The commit of this code where it runs from a checkout, else None."""
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"],  # noqa: S607 - the user's own git
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _read_report(file: Path) -> dict[str, Any]:
+    try:
+        report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"cannot read the report {file}") from exc
+    return report
+
+
+def metrics_entry(report: dict[str, Any]) -> dict[str, Any]:
+    """What of a ``report.json`` belongs into the manifest's ``metrics``."""
+    kept = ("dataset", "split", "n", "n_subjects", "n_refused", "n_unreadable", "operating_points")
+    try:
+        return {key: report[key] for key in kept}
+    except KeyError as exc:
+        raise ConfigError(f"the report lacks {exc}") from exc

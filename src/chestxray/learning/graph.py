@@ -1,0 +1,132 @@
+"""From a trained network to the ONNX graph that is served: BatchNorm folded, then int8.
+
+The head (a 1×1 convolution that gives the evidence, mean and bias) stays in fp32, so that
+``logit = mean(evidence) + bias`` holds in int8 too.
+
+Does not: decide whether the result is good enough (``export`` does).
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from chestxray.learning.networks import BasicBlock, Bottleneck, ResNet
+
+INPUT = "input"
+OUTPUTS = ["logit", "evidence", "features"]
+QUANTISED = ["Conv", "Add", "MaxPool", "Relu"]
+
+
+def fold_batch_norm(network: ResNet) -> ResNet:
+    """A copy in eval mode whose convolutions have swallowed the BatchNorm behind them."""
+    folded = copy.deepcopy(network).cpu().eval()
+    for module in list(folded.modules()):
+        if isinstance(module, ResNet | BasicBlock | Bottleneck):
+            for number in "123":
+                if hasattr(module, f"bn{number}"):
+                    _fold(module, f"conv{number}", f"bn{number}")
+        if isinstance(module, BasicBlock | Bottleneck) and module.downsample is not None:
+            _fold(module.downsample, "0", "1")
+    return folded
+
+
+def _fold(module: nn.Module, convolution: str, norm: str) -> None:
+    conv, bn = module.get_submodule(convolution), module.get_submodule(norm)
+    assert isinstance(conv, nn.Conv2d)  # noqa: S101 - for the type checker
+    assert isinstance(bn, nn.BatchNorm2d)  # noqa: S101
+    module.set_submodule(convolution, fuse_conv_bn_eval(conv, bn))
+    module.set_submodule(norm, nn.Identity())
+
+
+def to_onnx(network: ResNet, side_px: int) -> bytes:
+    """The network in fp32 as ONNX: ``input`` (N, 1, S, S) → logit, evidence and features."""
+    example = torch.zeros(2, 1, side_px, side_px)
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")  # PyTorch's exporter deprecates parts of itself
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, we do not
+        program = torch.onnx.export(
+            fold_batch_norm(network),
+            (example,),
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=OUTPUTS,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+        assert program is not None  # noqa: S101 - it is None only for the exporter before dynamo
+        file = Path(folder) / "model.onnx"
+        program.save(file, external_data=False)
+        model = onnx.load(file)
+    _strip_addresses(model)
+    return bytes(model.SerializeToString())
+
+
+def _strip_addresses(model: onnx.ModelProto) -> None:
+    """Drop what the exporter notes of its own stack: file names of this machine, twice the size."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+    for tensor in model.graph.initializer:
+        del tensor.metadata_props[:]
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+
+
+def quantise(model: bytes, inputs: NDArray[np.float32]) -> bytes:
+    """fp32 ONNX → int8 (QDQ, static, per channel), its ranges taken from ``inputs`` (N, 1, S, S).
+
+    Weights use 7 of 8 bits (``reduce_range``): processors without 8-bit dot products (VNNI) would
+    saturate the sums otherwise and compute something else than those that have them.
+    """
+    graph = onnx.load(io.BytesIO(model))
+    nodes = list(graph.graph.node)
+    last_relu = max(i for i, node in enumerate(nodes) if node.op_type == "Relu")
+    head = [node.name for node in nodes[last_relu + 1 :]]
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
+        source.write_bytes(model)
+        quantize_static(
+            source,
+            target,
+            _Inputs(inputs),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=QUANTISED,
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=head,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+        return target.read_bytes()
+
+
+class _Inputs(CalibrationDataReader):  # type: ignore[misc] # ONNX Runtime is not typed
+    def __init__(self, inputs: NDArray[np.float32]) -> None:
+        self._batches: Iterator[NDArray[np.float32]] = iter(np.split(inputs, len(inputs)))
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {INPUT: batch}

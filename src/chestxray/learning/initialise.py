@@ -1,0 +1,91 @@
+"""Initial weights from a file, by name, with a list of everything that did not fit.
+
+Takes torchvision's own ``.pth``, a ``.safetensors`` file with the same names, or the folder of an
+earlier run. No pickle is executed: ``.pth`` is read with ``weights_only``.
+
+Does not: copy by position or shape, or skip anything silently.
+"""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from chestxray.errors import WeightsError
+from chestxray.learning.networks import ResNet
+
+WEIGHTS_FILE = "weights.safetensors"
+"""The trained (EMA) weights in the folder of a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class InitReport:
+    """What became of every name: ``loaded`` from the file, ``missing`` in it (so initialised at
+    random), ``left_over`` in it (unknown to the network, or of another shape)."""
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    left_over: tuple[str, ...]
+
+    def __str__(self) -> str:
+        text = f"{len(self.loaded)} tensors loaded"
+        if self.missing:
+            text += f"; missing, initialised at random: {', '.join(self.missing)}"
+        if self.left_over:
+            text += f"; left over in the file: {', '.join(self.left_over)}"
+        return text
+
+
+def read_weights(source: Path) -> dict[str, Tensor]:
+    """Read named tensors from a ``.pth``, a ``.safetensors`` or the folder of a run.
+
+    Raises:
+        WeightsError: the file cannot be read, or holds something else than named tensors.
+    """
+    file = source / WEIGHTS_FILE if source.is_dir() else source
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as exc:
+        raise WeightsError(f"cannot read the weights in {file}: {exc.strerror or exc}") from exc
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as exc:
+        raise WeightsError(f"{file} holds no weights that can be read safely") from exc
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise WeightsError(f"{file} does not hold named tensors")
+    return state
+
+
+def initialise(network: ResNet, weights: dict[str, Tensor]) -> InitReport:
+    """Copy ``weights`` into ``network`` by name.
+
+    Three input channels of ``conv1`` collapse to one by summing: for a grey image shown three
+    times, the sum of the kernels computes the same.
+
+    Raises:
+        WeightsError: no name fits at all.
+    """
+    state = network.state_dict()
+    fitting = {}
+    for name, tensor in weights.items():
+        if name == "conv1.weight" and tensor.ndim == 4 and tensor.shape[1] == 3:
+            tensor = tensor.sum(dim=1, keepdim=True)  # noqa: PLW2901
+        if name in state and state[name].shape == tensor.shape:
+            fitting[name] = tensor
+    if not fitting:
+        raise WeightsError("none of the weights has a name and shape that the network knows")
+    network.load_state_dict(fitting, strict=False)
+    return InitReport(
+        loaded=tuple(fitting),
+        # A count of batches is no knowledge: torchvision's older files lack it.
+        missing=tuple(
+            n for n in state if n not in fitting and not n.endswith("num_batches_tracked")
+        ),
+        left_over=tuple(name for name in weights if name not in fitting),
+    )

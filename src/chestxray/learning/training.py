@@ -1,0 +1,374 @@
+"""The training loop, to be read from top to bottom.
+
+A run is a folder: ``config.json``, ``split.json``, ``checkpoint.pt`` (after every epoch),
+``metrics.jsonl``, ``tensorboard/``, ``curves.png`` and, once finished, ``weights.safetensors`` with
+the EMA weights. A killed run that is called again goes on after its last whole epoch and ends
+bit-equal to an undisturbed one (same machine, versions and threads), since everything random is a
+function of (seed, epoch, index).
+
+Does not: choose a threshold or calibrate (``calibration``), write a bundle (``export``), or draw
+progress bars (it tells a ``Progress`` how far it is).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.tensorboard import SummaryWriter
+
+from chestxray.dataset import Sample, Split, read_split, split_heldout, write_split
+from chestxray.errors import ConfigError, RunMismatchError
+from chestxray.evaluation.metrics import auroc
+from chestxray.learning.config import TrainConfig
+from chestxray.learning.curves import draw_curves
+from chestxray.learning.initialise import WEIGHTS_FILE, initialise, read_weights
+from chestxray.learning.inputs import AugmentedInputs, decode, epoch_batches, targets_of
+from chestxray.learning.networks import NETWORKS, ResNet
+
+Progress = Callable[[str, int, int], None]
+"""Told (what, done, total) while a run goes on; what it does with it is its own affair."""
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """The Progress of who does not want to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run, as export needs it."""
+
+    folder: Path
+    config: TrainConfig
+    split: Split
+    network: ResNet
+    history: list[dict[str, Any]]
+    initialised_from: str
+
+
+def train(
+    config: TrainConfig,
+    samples: list[Sample],
+    out: Path,
+    *,
+    init: Path | None = None,
+    split: Split | None = None,
+    progress: Progress = no_progress,
+    say: Callable[[str], None] = print,
+) -> Run:
+    """Train as ``config`` says, into ``out``; called again, it resumes.
+
+    ``split`` None holds out ``config.heldout`` of the subjects.
+
+    Raises:
+        RunMismatchError: ``out`` holds a run of another config, other data or other weights.
+        WeightsError: ``init`` does not fit the network.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    split = split or split_heldout(samples, config.heldout, config.seed)
+    _open_run(out, config, split, init)
+
+    network = NETWORKS[config.network]()
+    if init is not None:
+        say(f"{init.name}: {initialise(network, read_weights(init))}")
+    network = network.to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub
+    _require_children(network, config)
+    learner = Learner(
+        network,
+        config,
+        steps_per_epoch=len(split.train) // config.batch_size,
+        positive_share=float(targets_of(split.train).mean()),
+    )
+    history = _resume(out, learner)
+    if history:
+        say(f"resuming after epoch {len(history)} of {config.epochs}")
+
+    images = decode(split.train, config.side_px, config.threads)
+    heldout_images = decode(split.heldout, config.side_px, config.threads)
+    targets, heldout_targets = targets_of(split.train), targets_of(split.heldout)
+
+    with _tensorboard(out) as log:
+        for epoch in range(len(history), config.epochs):
+            started = time.monotonic()
+            learner.begin(epoch)
+            loss_sum, n_steps = 0.0, learner.steps_per_epoch
+            for step, (inputs, truths) in enumerate(epoch_batches(images, targets, config, epoch)):
+                loss_sum += learner.step(inputs.to(device), truths.to(device), epoch, step)
+                progress(f"epoch {epoch + 1}/{config.epochs}", step + 1, n_steps)
+            logits = network_logits(learner.ema, heldout_images, config, learner.side_px)
+            row = {
+                "epoch": epoch + 1,
+                "side_px": learner.side_px,
+                "learning_rate": learner.learning_rate,
+                "train_loss": loss_sum / n_steps,
+                "heldout_loss": _binary_cross_entropy(logits, heldout_targets),
+                "heldout_auroc": auroc(heldout_targets > 0.5, logits),
+                "wall_s": round(time.monotonic() - started, 1),
+                "images_per_s": round(n_steps * config.batch_size / (time.monotonic() - started)),
+            }
+            history.append(row)
+            _record(out, log, history)
+            _write_checkpoint(out, learner, history)
+            draw_curves(history, out / "curves.png")
+            say(
+                f"epoch {row['epoch']}/{config.epochs} at {row['side_px']} px: train loss "
+                f"{row['train_loss']:.4f}, held-out loss {row['heldout_loss']:.4f}, "
+                f"AUROC {row['heldout_auroc']:.4f}, {row['wall_s']:.0f} s"
+            )
+    save_file(_contiguous(learner.ema.state_dict()), out / WEIGHTS_FILE)
+    return read_run(out, samples)
+
+
+class Learner:
+    """A network on its way: optimiser, learning-rate schedule and the EMA of the weights."""
+
+    def __init__(
+        self, network: ResNet, config: TrainConfig, *, steps_per_epoch: int, positive_share: float
+    ) -> None:
+        if steps_per_epoch < 1:
+            raise ConfigError("there are fewer training images than batch_size")
+        self.network, self.config, self.steps_per_epoch = network, config, steps_per_epoch
+        self.ema = copy.deepcopy(network).eval().requires_grad_(False)
+        # Biases and BatchNorm's scales are not what overfits: no weight decay on them.
+        decayed = [p for p in network.parameters() if p.ndim > 1]
+        plain = [p for p in network.parameters() if p.ndim <= 1]
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(
+            groups,
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        balanced = config.class_weights == "balanced"
+        self.positive_weight = 0.5 / positive_share if balanced else 1.0
+        self.negative_weight = 0.5 / (1 - positive_share) if balanced else 1.0
+        self.n_updates = 0
+        self.learning_rate = 0.0
+        self.side_px = config.side_px
+
+    def begin(self, epoch: int) -> None:
+        """Put the network into the state of the epoch's stage: what learns, and at what size."""
+        stage = self.config.stage_of(epoch)
+        self.side_px = stage.side_px
+        self.network.train().requires_grad_(True)
+        for name in stage.frozen:
+            # eval() as well: a "frozen" BatchNorm whose statistics move is not frozen.
+            self.network.get_submodule(name).eval().requires_grad_(False)
+
+    def step(self, inputs: Tensor, targets: Tensor, epoch: int, step: int) -> float:
+        """Learn from one batch and return its loss."""
+        config = self.config
+        self.learning_rate = config.learning_rate * self._schedule(epoch, step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.learning_rate
+        inputs, targets = mix_up(inputs, targets, config, epoch, step)
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(
+            inputs.device.type, torch.bfloat16, enabled=_uses_bf16(config, inputs.device)
+        ):
+            logit = self.network(inputs).logit
+        loss = self._loss(logit.float(), targets)
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        self._average()
+        return float(loss.detach())
+
+    def _schedule(self, epoch: int, step: int) -> float:
+        """Linear warm-up, then a cosine to zero over the whole run."""
+        done = epoch + (step + 1) / self.steps_per_epoch
+        if done < self.config.warmup_epochs:
+            return done / self.config.warmup_epochs
+        rest = self.config.epochs - self.config.warmup_epochs
+        share = (done - self.config.warmup_epochs) / rest if rest > 0 else 1.0
+        return 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+
+    def _loss(self, logit: Tensor, targets: Tensor) -> Tensor:
+        smooth = self.config.label_smoothing
+        loss = functional.binary_cross_entropy_with_logits(
+            logit, targets * (1 - smooth) + smooth / 2, reduction="none"
+        )
+        weights = self.negative_weight + targets * (self.positive_weight - self.negative_weight)
+        return (loss * weights).mean()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        self.n_updates += 1
+        # A short memory at first, or the random initial head would stay in the mean for long.
+        decay = min(self.config.ema_decay, (1 + self.n_updates) / (10 + self.n_updates))
+        for mean, value in zip(
+            self.ema.state_dict().values(), self.network.state_dict().values(), strict=True
+        ):
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - decay)
+            else:
+                mean.copy_(value)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "network": self.network.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "n_updates": self.n_updates,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.n_updates = state["n_updates"]
+
+
+def mix_up(
+    inputs: Tensor, targets: Tensor, config: TrainConfig, epoch: int, step: int
+) -> tuple[Tensor, Tensor]:
+    """Mix every input with another of its batch (Zhang et al. 2018, arXiv 1710.09412)."""
+    if config.mixup_alpha == 0:
+        return inputs, targets
+    generator = np.random.default_rng((config.seed, epoch, step, 1))
+    share = float(generator.beta(config.mixup_alpha, config.mixup_alpha))
+    partner = torch.from_numpy(generator.permutation(len(inputs))).to(inputs.device)
+    return (
+        torch.lerp(inputs[partner], inputs, share),
+        torch.lerp(targets[partner], targets, share),
+    )
+
+
+def _uses_bf16(config: TrainConfig, device: torch.device) -> bool:
+    """``auto`` is bf16 where the device computes it natively; emulated, it is 15 times slower."""
+    if config.precision != "auto":
+        return config.precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return bool(native)
+
+
+@torch.no_grad()
+def network_logits(
+    network: ResNet, images: NDArray[np.uint8], config: TrainConfig, side_px: int
+) -> NDArray[np.float64]:
+    """Logits (N,) of a network in eval mode for images (N, H, W), not augmented, in fp32."""
+    network.eval()
+    device = next(network.parameters()).device
+    inputs = AugmentedInputs(images, np.zeros(len(images), np.float32), config, side_px, None)
+    logits = []
+    for start in range(0, len(images), 64):
+        batch = [inputs[0, i][0] for i in range(start, min(start + 64, len(images)))]
+        x = torch.stack(batch).to(device, memory_format=torch.channels_last)
+        logits.append(network(x).logit.double().cpu().numpy())
+    return np.concatenate(logits)
+
+
+def _binary_cross_entropy(logits: NDArray[np.float64], targets: NDArray[np.float32]) -> float:
+    return float(np.mean(np.logaddexp(0, logits) - targets * logits))
+
+
+def _require_children(network: nn.Module, config: TrainConfig) -> None:
+    known = {name for name, _ in network.named_modules() if name}
+    for stage in config.stages:
+        for name in stage.frozen:
+            if name not in known:
+                raise ConfigError(f"stages.frozen: the network has no part {name!r}")
+
+
+# The folder of a run.
+
+
+def _open_run(out: Path, config: TrainConfig, split: Split, init: Path | None) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    told = {
+        "config": config.model_dump(mode="json"),
+        "initialised_from": init.name if init else "random",
+    }
+    file = out / "config.json"
+    if file.is_file():
+        if json.loads(file.read_text(encoding="utf-8")) != told:
+            raise RunMismatchError(f"{out} holds a run of another config; choose another --out")
+        known = read_split(out / "split.json", [*split.train, *split.heldout])
+        if known != split:
+            raise RunMismatchError(f"{out} holds a run with another split; choose another --out")
+        return
+    write_split(split, out / "split.json")
+    file.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+def read_run(folder: Path, samples: list[Sample]) -> Run:
+    """Read a finished run.
+
+    Raises:
+        ConfigError: there is no run in ``folder``.
+        WeightsError: the run is not finished.
+        DatasetError: ``samples`` are not the ones that it was trained on.
+    """
+    try:
+        told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    except OSError as exc:
+        raise ConfigError(f"there is no run in {folder}") from exc
+    config = TrainConfig.model_validate(told["config"])
+    network = NETWORKS[config.network]()
+    network.load_state_dict(read_weights(folder))
+    return Run(
+        folder=folder,
+        config=config,
+        split=read_split(folder / "split.json", samples),
+        network=network.eval(),
+        history=[json.loads(line) for line in lines],
+        initialised_from=told["initialised_from"],
+    )
+
+
+def _write_checkpoint(out: Path, learner: Learner, history: list[dict[str, Any]]) -> None:
+    temporary = out / ".checkpoint.tmp"
+    torch.save({"learner": learner.state(), "history": history}, temporary)
+    temporary.replace(out / "checkpoint.pt")
+
+
+def _resume(out: Path, learner: Learner) -> list[dict[str, Any]]:
+    checkpoint = out / "checkpoint.pt"
+    if not checkpoint.is_file():
+        return []
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    learner.load_state(state["learner"])
+    history: list[dict[str, Any]] = state["history"]
+    return history
+
+
+def _record(out: Path, log: SummaryWriter, history: list[dict[str, Any]]) -> None:
+    # Written whole: what a killed run wrote beyond its last checkpoint is gone with it.
+    temporary = out / ".metrics.tmp"
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")
+    temporary.replace(out / "metrics.jsonl")
+    row = history[-1]
+    for name in ("learning_rate", "train_loss", "heldout_loss", "heldout_auroc"):
+        log.add_scalar(name, row[name], row["epoch"])
+
+
+@contextmanager
+def _tensorboard(out: Path) -> Iterator[SummaryWriter]:
+    writer = SummaryWriter(str(out / "tensorboard"))
+    try:
+        yield writer
+    finally:
+        writer.close()
+
+
+def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

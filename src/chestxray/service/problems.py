@@ -1,0 +1,75 @@
+"""From an error to its HTTP status and its problem details (RFC 9457): the one table.
+
+Does not: catch anything (``app`` does), or import FastAPI; a batch on the command line reports its
+failed files in the same words.
+"""
+
+from __future__ import annotations
+
+from chestxray import errors
+from chestxray.errors import ChestXrayError, NotAChestRadiographError
+from chestxray.service.schemas import InputCheckAnswer, InputCheckProblem, Problem
+
+MEDIA_TYPE = "application/problem+json"
+
+PROBLEMS: dict[type[ChestXrayError], tuple[int, str]] = {
+    errors.ChestXrayError: (500, "Internal error"),
+    # 400 and 415: the bytes are no image that is read here.
+    errors.UnreadableError: (400, "Unreadable file"),
+    errors.EmptyFileError: (400, "Empty file"),
+    errors.TruncatedFileError: (400, "Truncated file"),
+    errors.DamagedFileError: (400, "Damaged file"),
+    errors.UnsupportedFormatError: (415, "Unsupported format"),
+    errors.AnimatedFileError: (415, "Animated or multi-page file"),
+    # 413: more than is accepted.
+    errors.LimitError: (413, "Too much"),
+    errors.TooManyBytesError: (413, "Too many bytes"),
+    errors.TooManyPixelsError: (413, "Too many pixels"),
+    errors.TooManyFilesError: (413, "Too many files"),
+    # 422: readable, but not what the model may judge.
+    errors.RefusedError: (422, "Refused"),
+    errors.TooSmallError: (422, "Too small"),
+    errors.NotAChestRadiographError: (422, "Not a chest radiograph"),
+    # 400: the question is malformed.
+    errors.RequestError: (400, "Malformed request"),
+    errors.MissingFieldError: (400, "Missing field"),
+    errors.MalformedBodyError: (400, "Malformed body"),
+    errors.InvalidQueryError: (400, "Invalid query"),
+    errors.UnknownOperatingPointError: (400, "Unknown operating point"),
+    # 429 and 503: not now.
+    errors.UnavailableError: (503, "Unavailable"),
+    errors.OverloadedError: (429, "Overloaded"),
+    errors.NotReadyError: (503, "Not ready"),
+    # 500: what no request can cause.
+    errors.BundleError: (500, "Unusable bundle"),
+    errors.BundleMissingError: (500, "Missing bundle"),
+    errors.BundleDamagedError: (500, "Damaged bundle"),
+    errors.BundleVersionError: (500, "Bundle of another version"),
+    errors.DatasetError: (500, "Unusable data set"),
+    errors.EmptyDatasetError: (500, "Empty data set"),
+    errors.LeakError: (500, "Leak between splits"),
+    errors.ConfigError: (500, "Wrong configuration"),
+    errors.LearningError: (500, "Learning failed"),
+    errors.WeightsError: (500, "Unusable weights"),
+    errors.RunMismatchError: (500, "Run of another configuration"),
+    errors.ParityError: (500, "Export differs from the trained network"),
+}
+
+
+def problem_of(error: ChestXrayError) -> Problem:
+    """The problem details of ``error``; a refusal by the input check carries its score."""
+    status, title = PROBLEMS[type(error)]
+    # What no request can cause speaks of this machine's files: for the log, not for the client.
+    detail = str(error) if status < 500 or status == 503 else "The server failed; this is logged."
+    problem = make_problem(status, title, detail, error.code)
+    if isinstance(error, NotAChestRadiographError):
+        check = InputCheckAnswer(accepted=False, score=error.score)
+        return InputCheckProblem(**problem.model_dump(), input_check=check)
+    return problem
+
+
+def make_problem(status: int, title: str, detail: str, code: str) -> Problem:
+    """Problem details whose ``type`` is a stable name made from ``code``."""
+    return Problem(
+        type=f"urn:chestxray:problem:{code}", title=title, status=status, detail=detail, code=code
+    )
