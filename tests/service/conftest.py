@@ -40,6 +40,11 @@ def served(app: FastAPI) -> Iterator[httpx.Client]:
         thread.join()
 
 
+@pytest.fixture(name="wait_until")
+def _wait_until() -> Callable[..., None]:
+    return wait_until
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))

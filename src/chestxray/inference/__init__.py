@@ -5,13 +5,8 @@ operating point (``learning``).
 """
 
 from chestxray.inference.bundle import BUNDLED, Bundle, Manifest, read_bundle, write_bundle
-from chestxray.inference.predictor import (
-    InputCheckResult,
-    Label,
-    NetworkAnswers,
-    Prediction,
-    Predictor,
-)
+from chestxray.inference.network import NetworkAnswers, OnnxNetwork
+from chestxray.inference.predictor import InputCheckResult, Label, Prediction, Predictor
 from chestxray.inference.rendering import render_heatmap, render_preview
 
 __all__ = [
@@ -21,6 +16,7 @@ __all__ = [
     "Label",
     "Manifest",
     "NetworkAnswers",
+    "OnnxNetwork",
     "Prediction",
     "Predictor",
     "read_bundle",

@@ -142,7 +142,7 @@ class Manifest(_Facts):
     default_operating_point: str
     uncertainty: Uncertainty
     input_check: InputCheck
-    reference_answers: list[ReferenceAnswer]
+    reference_answers: list[ReferenceAnswer] = Field(min_length=1)
     training: dict[str, Any]
     metrics: list[dict[str, Any]]
 

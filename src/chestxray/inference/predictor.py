@@ -1,7 +1,6 @@
 """The predictor: a bundle, running.
 
-``Predictor`` holds one ONNX Runtime session and no other state, so any number of threads may share
-it. Evidence and features are outputs of the same pass as the logit; nothing is computed twice.
+``Predictor`` holds a network and no other state, so any number of threads may share it.
 
 Does not: decode files, refuse an input (it says ``accepted`` and leaves the rest to its caller),
 or read the environment.
@@ -12,18 +11,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from chestxray.errors import BundleDamagedError, UnknownOperatingPointError
 from chestxray.imaging import Radiograph, to_input
 from chestxray.imaging.synthetic import synthetic_radiograph
 from chestxray.inference.bundle import BUNDLED, Bundle, Manifest, read_bundle
 from chestxray.inference.input_check import FeatureModel
+from chestxray.inference.network import CHUNK, NetworkAnswers, OnnxNetwork
 from chestxray.inference.probability import calibrated_logit, logit_of, sigmoid
 
 REFERENCE_TOLERANCE = 0.5
@@ -31,36 +29,7 @@ REFERENCE_TOLERANCE = 0.5
 products (VNNI) round and saturate int8 sums differently, by 0.1 to 0.3; a library that computes
 something else, or a model with other weights, is off by far more."""
 
-CHUNK = 16
-"""Inputs per pass: more gain no speed on a CPU and cost memory in the first layers."""
-
-OUTPUTS = ("logit", "evidence", "features")
-
-_SESSION_ERRORS = (
-    ort_errors.EPFail,
-    ort_errors.EngineError,
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NoModel,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
-)
-
 Label = Literal["NORMAL", "PNEUMONIA"]
-
-
-class NetworkAnswers(NamedTuple):
-    """What the network says of N inputs, before any calibration, all float32.
-
-    ``logit`` (N,), ``evidence`` (N, h, w) with ``logit = evidence.mean((1, 2)) + bias``, and
-    ``features`` (N, C), the pooled last feature map.
-    """
-
-    logit: NDArray[np.float32]
-    evidence: NDArray[np.float32]
-    features: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +62,10 @@ class Prediction:
 class Predictor:
     """A loaded bundle; thread-safe. Make one with :meth:`load`."""
 
-    def __init__(self, bundle: Bundle, session: ort.InferenceSession) -> None:
+    def __init__(self, bundle: Bundle, network: OnnxNetwork) -> None:
         self.manifest: Manifest = bundle.manifest
         self.bundle_sha256: str = bundle.sha256
-        self._session = session
+        self._network = network
         self._feature_model = FeatureModel(bundle.manifest.input_check)
 
     @classmethod
@@ -112,21 +81,8 @@ class Predictor:
                 ``REFERENCE_TOLERANCE``.
         """
         bundle = read_bundle(folder)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 3  # errors; what can go wrong is raised, and said in one line
-        try:
-            session = ort.InferenceSession(
-                bundle.model, options, providers=["CPUExecutionProvider"]
-            )
-            predictor = cls(bundle, session)
-            predictor._check_signature()
-            predictor._check_reference_answers()
-        except _SESSION_ERRORS as exc:
-            first_line = str(exc).strip().partition("\n")[0]
-            raise BundleDamagedError(f"the model in {folder} does not run: {first_line}") from exc
+        predictor = cls(bundle, OnnxNetwork(bundle.model, threads=threads))
+        predictor._check_reference_answers()
         return predictor
 
     def predict(
@@ -150,24 +106,8 @@ class Predictor:
                 )
                 for radiograph in radiographs[start : start + CHUNK]
             ]
-            predictions += self._predictions(self.predict_inputs(np.stack(inputs)), name, threshold)
+            predictions += self._predictions(self._network(np.stack(inputs)), name, threshold)
         return predictions
-
-    def predict_inputs(self, inputs: NDArray[np.float32]) -> NetworkAnswers:
-        """Inputs (N, 1, S, S) float32, normalised as the manifest says → the network's answers.
-
-        Evidence and features come with every pass; there is no cheaper way to ask for the logit.
-        """
-        if len(inputs) == 0:
-            h, w = self.manifest.evidence.shape
-            n_features = len(self.manifest.input_check.mean)
-            empty = ((0,), (0, h, w), (0, n_features))
-            return NetworkAnswers(*(np.empty(shape, np.float32) for shape in empty))
-        passes = [
-            self._session.run(OUTPUTS, {"input": inputs[start : start + CHUNK]})
-            for start in range(0, len(inputs), CHUNK)
-        ]
-        return NetworkAnswers(*(np.concatenate(parts) for parts in zip(*passes, strict=True)))
 
     def operating_point(self, name: str | None = None) -> tuple[str, float]:
         """The name and the threshold of an operating point, the manifest's default for ``None``.
@@ -205,44 +145,31 @@ class Predictor:
             for i in range(len(probability))
         ]
 
-    def _check_signature(self) -> None:
-        side_px = self.manifest.preprocessing.side_px
-        inputs = {node.name: node.shape[1:] for node in self._session.get_inputs()}
-        if inputs != {"input": [1, side_px, side_px]}:
-            raise BundleDamagedError(
-                f"the model's inputs are {inputs}, not 'input' (N, 1, {side_px}, {side_px})"
-            )
-        outputs = {node.name for node in self._session.get_outputs()}
-        if not outputs.issuperset(OUTPUTS):
-            raise BundleDamagedError(f"the model's outputs are {sorted(outputs)}, not {OUTPUTS}")
-
     def _check_reference_answers(self) -> None:
         prepare = self.manifest.preprocessing
+        if self._network.input_shape != (1, prepare.side_px, prepare.side_px):
+            raise BundleDamagedError(
+                f"the model's inputs are {self._network.input_shape}, "
+                f"where its manifest says {prepare.side_px} px"
+            )
         references = self.manifest.reference_answers
-        side_px = prepare.side_px
         inputs = [
             to_input(
-                synthetic_radiograph(reference.seed, side_px),
-                side_px=side_px,
+                synthetic_radiograph(reference.seed, prepare.side_px),
+                side_px=prepare.side_px,
                 mean=prepare.mean,
                 std=prepare.std,
             )
             for reference in references
-        ] or [np.zeros((1, side_px, side_px), np.float32)]
-        answers = self.predict_inputs(np.stack(inputs))
-        n_features = len(self.manifest.input_check.mean)
-        expected = (
-            (len(inputs),),
-            (len(inputs), *self.manifest.evidence.shape),
-            (len(inputs), n_features),
-        )
-        shapes = tuple(answer.shape for answer in answers)
+        ]
+        answers = self._network(np.stack(inputs))
+        shapes = tuple(answer.shape[1:] for answer in answers)
+        expected = ((), self.manifest.evidence.shape, (len(self.manifest.input_check.mean),))
         if shapes != expected:
             raise BundleDamagedError(
-                f"the model answers {len(inputs)} inputs with shapes {shapes}, "
-                f"where its manifest says {expected}"
+                f"the model's answers have the shapes {shapes}, where its manifest says {expected}"
             )
-        for reference, logit in zip(references, answers.logit, strict=False):
+        for reference, logit in zip(references, answers.logit, strict=True):
             if not abs(float(logit) - reference.logit) <= REFERENCE_TOLERANCE:
                 raise BundleDamagedError(
                     f"this machine computes a logit of {logit:.2f} for reference input "

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
@@ -28,7 +27,7 @@ from chestxray.dataset import Sample
 from chestxray.errors import ConfigError, ParityError
 from chestxray.evaluation.evaluate import report_of, score_samples
 from chestxray.imaging.synthetic import synthetic_radiograph
-from chestxray.inference import NetworkAnswers, Predictor, write_bundle
+from chestxray.inference import NetworkAnswers, OnnxNetwork, Predictor, write_bundle
 from chestxray.inference.bundle import (
     Calibration,
     Evidence,
@@ -43,7 +42,7 @@ from chestxray.inference.probability import calibrated_logit, sigmoid
 from chestxray.learning.augmentation import Augmenter
 from chestxray.learning.calibration import fit_calibration, fit_operating_points
 from chestxray.learning.config import TrainConfig
-from chestxray.learning.graph import INPUT, OUTPUTS, quantise, to_onnx
+from chestxray.learning.graph import quantise, to_onnx
 from chestxray.learning.initialise import WEIGHTS_FILE
 from chestxray.learning.inputs import decode, targets_of, to_pixels
 from chestxray.learning.training import Progress, Run, no_progress
@@ -99,11 +98,9 @@ def export(
         model = quantise(fp32, _quantisation_inputs(train, config))
 
     begin("parity")
-    clean = answers(model, inputs_of(heldout, config), config.threads)
-    copies = [
-        answers(model, corrupted(heldout, config, copy), config.threads)
-        for copy in range(CORRUPTED_COPIES)
-    ]
+    network = OnnxNetwork(model, threads=config.threads)
+    clean = network(inputs_of(heldout, config))
+    copies = [network(corrupted(heldout, config, copy)) for copy in range(CORRUPTED_COPIES)]
     logits = np.concatenate([clean.logit, *(copy.logit for copy in copies)])
 
     begin("calibrate")
@@ -119,7 +116,7 @@ def export(
 
     begin("input check")
     check = fit_input_check(
-        answers(model, inputs_of(train, config), config.threads).features,
+        network(inputs_of(train, config)).features,
         np.concatenate([clean.features, copies[0].features]),
     )
 
@@ -138,7 +135,7 @@ def export(
         default_operating_point="balanced",
         uncertainty=_uncertainty(clean, copies, calibration),
         input_check=check,
-        reference_answers=_reference_answers(model, config),
+        reference_answers=_reference_answers(network, config),
         training=_training_facts(run) | {"parity": parity},
         metrics=[],
     )
@@ -153,19 +150,6 @@ def export(
     write_bundle(out, manifest, model)
     progress("export: done", len(steps), len(steps))
     return manifest
-
-
-def answers(model: bytes, inputs: NDArray[np.float32], threads: int) -> NetworkAnswers:
-    """What an ONNX model (as bytes) says of inputs (N, 1, S, S)."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    parts = [
-        session.run(OUTPUTS, {INPUT: inputs[start : start + 16]})
-        for start in range(0, len(inputs), 16)
-    ]
-    return NetworkAnswers(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def inputs_of(images: NDArray[np.uint8], config: TrainConfig) -> NDArray[np.float32]:
@@ -220,12 +204,12 @@ def check_parity(
                 for i in range(0, len(inputs), 64)
             ]
         )
-    exact = answers(fp32, inputs, config.threads).logit
+    exact = OnnxNetwork(fp32, threads=config.threads)(inputs).logit
     measured = {"n": len(inputs), "fp32_max": float(np.abs(exact - expected).max())}
     if measured["fp32_max"] > FP32_TOLERANCE:
         raise ParityError(f"fp32 differs from PyTorch by {measured['fp32_max']:.2g} in logit")
     if precision == "int8":
-        rounded = answers(model, inputs, config.threads).logit
+        rounded = OnnxNetwork(model, threads=config.threads)(inputs).logit
         difference = np.abs(rounded - exact)
         labels = [
             sigmoid(calibrated_logit(logit, calibration)) >= point.threshold
@@ -270,13 +254,13 @@ def _uncertainty(
     )
 
 
-def _reference_answers(model: bytes, config: TrainConfig) -> list[ReferenceAnswer]:
+def _reference_answers(network: OnnxNetwork, config: TrainConfig) -> list[ReferenceAnswer]:
     images = [synthetic_radiograph(s, config.side_px) for s in range(N_REFERENCE_ANSWERS)]
     inputs = [
         imaging.to_input(i, side_px=config.side_px, mean=config.mean, std=config.std)
         for i in images
     ]
-    logits = answers(model, np.stack(inputs), threads=1).logit
+    logits = network(np.stack(inputs)).logit
     return [ReferenceAnswer(seed=s, logit=float(logit)) for s, logit in enumerate(logits)]
 
 

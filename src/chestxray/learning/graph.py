@@ -30,10 +30,9 @@ from onnxruntime.quantization import (
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from chestxray.inference.network import INPUT, OUTPUTS
 from chestxray.learning.networks import BasicBlock, Bottleneck, ResNet
 
-INPUT = "input"
-OUTPUTS = ["logit", "evidence", "features"]
 QUANTISED = ["Conv", "Add", "MaxPool", "Relu"]
 
 
@@ -69,7 +68,7 @@ def to_onnx(network: ResNet, side_px: int) -> bytes:
             (example,),
             dynamo=True,
             input_names=[INPUT],
-            output_names=OUTPUTS,
+            output_names=list(OUTPUTS),
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )

@@ -34,7 +34,7 @@ class Admission:
         self._places = threads + queue_size
         self._queue_timeout_s = queue_timeout_s
         self._taken = 0
-        self._idle_threads = asyncio.Semaphore(threads)
+        self._free_threads = asyncio.Semaphore(threads)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="predict")
 
     @property
@@ -61,18 +61,21 @@ class Admission:
         """Wait for the jobs that run, then end the threads."""
         self._executor.shutdown()
 
-    async def run(self, job: Callable[[], T], timeout_s: float | None) -> T:
-        """Wait for a thread, at most ``timeout_s``, and run ``job`` in it.
+    async def wait_for_thread(self, timeout_s: float | None) -> None:
+        """Reserve a thread, first come, first served.
 
         Raises:
-            TimeoutError: no thread was free in time.
+            TimeoutError: none was free within ``timeout_s``.
         """
         async with asyncio.timeout(timeout_s):
-            await self._idle_threads.acquire()
+            await self._free_threads.acquire()
+
+    async def run_in_thread(self, job: Callable[[], T]) -> T:
+        """Run ``job`` in a thread that was reserved, and give that back when the job ends."""
         loop = asyncio.get_running_loop()
         running = self._executor.submit(job)
         # The thread is free when the job ends, even if nobody waits for its result any more.
-        running.add_done_callback(lambda _: loop.call_soon_threadsafe(self._idle_threads.release))
+        running.add_done_callback(lambda _: loop.call_soon_threadsafe(self._free_threads.release))
         return await asyncio.wrap_future(running)
 
 
@@ -99,7 +102,8 @@ class Place:
 
         async def lane() -> None:
             for index, job in remaining:
-                results[index] = await self._run_one(job)
+                await self._wait_for_thread()
+                results[index] = await self._admission.run_in_thread(job)
 
         n_lanes = min(self._admission.threads, len(jobs))
         lanes = [asyncio.ensure_future(lane()) for _ in range(n_lanes)]
@@ -110,18 +114,14 @@ class Place:
                 task.cancel()
         return [results[index] for index in range(len(jobs))]
 
-    async def _run_one(self, job: Callable[[], T]) -> T:
-        def begun() -> T:
-            self._begun = True
-            return job()
-
+    async def _wait_for_thread(self) -> None:
         try:
-            timeout_s = None if self._begun else self._queue_timeout_s
-            return await self._admission.run(begun, timeout_s)
+            await self._admission.wait_for_thread(None if self._begun else self._queue_timeout_s)
         except TimeoutError as exc:
-            if self._begun:  # another lane got its thread meanwhile
-                return await self._admission.run(job, None)
-            raise OverloadedError("no thread was free in time", RETRY_AFTER_S) from exc
+            if not self._begun:
+                raise OverloadedError("no thread was free in time", RETRY_AFTER_S) from exc
+            await self._admission.wait_for_thread(None)  # another lane got its thread meanwhile
+        self._begun = True
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

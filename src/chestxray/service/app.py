@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
-import anyio.to_thread
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -97,10 +97,11 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service: Service = app.state.service
         if service.predictor is None:
-            load = partial(Predictor.load, settings.bundle or BUNDLED)
-            service.predictor = await anyio.to_thread.run_sync(load)
-        yield
-        await anyio.to_thread.run_sync(service.admission.close)
+            service.predictor = await run_in_threadpool(Predictor.load, settings.bundle or BUNDLED)
+        try:
+            yield
+        finally:
+            await run_in_threadpool(service.admission.close)
 
     app = FastAPI(
         title="Chest X-ray pneumonia classifier",
@@ -108,6 +109,7 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
         version=__version__,
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # nobody wants an upload sent twice
     )
     admission = Admission(
         threads=settings.threads,
@@ -127,12 +129,15 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
 # --- routes ---------------------------------------------------------------------------------------
 
 
-def _service(request: Request) -> Service:
+# Coroutines, because FastAPI calls plain functions in a thread.
+
+
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
 
-def _predictor(service: Annotated[Service, Depends(_service)]) -> Predictor:
+async def _predictor(service: Annotated[Service, Depends(_service)]) -> Predictor:
     return service.ready_predictor()
 
 
@@ -142,30 +147,34 @@ def _multipart_body(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}}}
 
 
-def _problems(**descriptions: str) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI for problem details, by status: ``_problems(s400="…")``."""
+def _problems(descriptions: dict[int | str, str]) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI for problem details, from a description for each status."""
     # Both models are part of BatchAnswer, so OpenAPI has their schemas.
-    models = ("Problem", "InputCheckProblem")
-    schema = {"anyOf": [{"$ref": f"#/components/schemas/{model}"} for model in models]}
+    plain = {"$ref": "#/components/schemas/Problem"}
+    refused = {"anyOf": [plain, {"$ref": "#/components/schemas/InputCheckProblem"}]}
     return {
-        status.removeprefix("s"): {
+        status: {
             "description": description,
-            "content": {MEDIA_TYPE: {"schema": schema if status == "s422" else schema["anyOf"][0]}},
+            "content": {MEDIA_TYPE: {"schema": refused if status == 422 else plain}},
         }
         for status, description in descriptions.items()
     }
 
 
 FILE_SCHEMA = {"type": "string", "format": "binary", "description": "a JPEG or PNG radiograph"}
-REQUEST_PROBLEMS = _problems(
-    s400="The file is empty, truncated or damaged, or the body or the query is malformed.",
-    s413="Too many bytes, pixels or files.",
-    s429="The queue is full, or the wait in it was too long; `Retry-After` says when to come back.",
-    s503="Starting or shutting down.",
+NOT_READY = _problems({503: "Starting or shutting down."})
+REQUEST_PROBLEMS = NOT_READY | _problems(
+    {
+        400: "The file is empty, truncated or damaged, or the body or the query is malformed.",
+        413: "Too many bytes, pixels or files.",
+        429: "The queue is full or the wait in it too long; `Retry-After` says when to come back.",
+    }
 )
 FILE_PROBLEMS = _problems(
-    s415="Not an image that is read here.",
-    s422="Readable but refused: too small, or not a chest radiograph (then with `input_check`).",
+    {
+        415: "Not an image that is read here.",
+        422: "Readable but refused: too small, or not a chest radiograph (then with its score).",
+    }
 )
 
 router = APIRouter()
@@ -199,7 +208,7 @@ async def predict(
 @router.post(
     "/predict_batch",
     response_model=BatchAnswer,
-    responses=REQUEST_PROBLEMS | _problems(s4XX="Any other problem with the request."),
+    responses=REQUEST_PROBLEMS | _problems({"4XX": "Any other problem."}),
     openapi_extra=_multipart_body("files", {"type": "array", "items": FILE_SCHEMA}),
 )
 async def predict_batch(
@@ -231,7 +240,7 @@ def _batch_job(
     return partial(batch_element, upload.filename, predictor, upload.data, options, limits)
 
 
-@router.get("/metadata", responses=_problems(s503="Starting or shutting down."))
+@router.get("/metadata", responses=NOT_READY)
 async def metadata(predictor: Annotated[Predictor, Depends(_predictor)]) -> Metadata:
     """What the served bundle is: its data, calibration, operating points and figures."""
     statistics = {"mean", "std", "components", "variances", "residual_variance"}
@@ -251,7 +260,7 @@ async def livez() -> Health:
 @router.get(
     "/readyz",
     dependencies=[Depends(_predictor)],
-    responses=_problems(s503="Starting or shutting down."),
+    responses=NOT_READY,
 )
 async def readyz() -> Health:
     """Radiographs are accepted: the bundle is loaded, and the service is not shutting down."""
@@ -282,10 +291,13 @@ def _problem_response(problem: Problem, headers: dict[str, str] | None = None) -
 
 async def _on_error(_: Request, exc: Exception) -> Response:
     assert isinstance(exc, ChestXrayError)  # noqa: S101 - registered for nothing else
+    problem = problem_of(exc)
+    if problem.status == 500:
+        logger.error("unexpected %s", type(exc).__name__)
     headers = {}
     if isinstance(exc, OverloadedError):
         headers["Retry-After"] = f"{max(1, round(exc.retry_after_s))}"
-    return _problem_response(problem_of(exc), headers)
+    return _problem_response(problem, headers)
 
 
 async def _on_invalid_query(_: Request, exc: Exception) -> Response:

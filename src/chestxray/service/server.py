@@ -5,19 +5,22 @@ Does not: start further processes, or end TLS (a reverse proxy does).
 
 from __future__ import annotations
 
+import copy
 import logging
 import socket
 import time
 from types import FrameType
+from typing import Any
 
 import uvicorn
+import uvicorn.config
 
 from chestxray.errors import ConfigError
 from chestxray.inference import BUNDLED, Predictor
 from chestxray.service.app import Service, create_app
 from chestxray.service.settings import Settings
 
-logger = logging.getLogger("uvicorn.error")
+logger = logging.getLogger(__name__)
 
 DRAIN_TIMEOUT_S = 25
 """Longest wait for requests in flight; orchestrators kill 30 s after SIGTERM."""
@@ -59,19 +62,26 @@ def serve(settings: Settings) -> None:
     config = uvicorn.Config(
         app,
         log_level=settings.log_level,
+        log_config=_log_config(settings.log_level),
         access_log=False,  # it would write down whole queries
         server_header=False,
         timeout_graceful_shutdown=DRAIN_TIMEOUT_S,
     )
     with _listening_socket(settings) as listener:
         host, port = listener.getsockname()[:2]
-        logger.info(
-            "serving %s on http://%s:%d",
-            predictor.manifest.name,
-            f"[{host}]" if ":" in host else host,
-            port,
-        )
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        logger.info("serving bundle %s on %s", predictor.manifest.name, url)
         DrainingServer(config, app.state.service).run(sockets=[listener])
+
+
+def _log_config(level: str) -> dict[str, Any]:
+    config = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
+    ours = {"handlers": ["default"], "level": level.upper(), "propagate": False}
+    config["loggers"] |= {
+        "chestxray": ours,
+        "python_multipart": {"level": "ERROR"},  # its warnings quote what a broken body holds
+    }
+    return config
 
 
 def _listening_socket(settings: Settings) -> socket.socket:

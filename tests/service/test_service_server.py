@@ -1,0 +1,121 @@
+"""The real server in its own process: it starts, drains on SIGTERM, and ends with 0."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+
+import httpx
+import pytest
+
+from chestxray.errors import BundleMissingError, ConfigError
+from chestxray.service.server import serve
+from chestxray.service.settings import Settings
+from factories.requests import predict, radiograph_png
+
+PROGRAM = """
+import sys
+from chestxray.service.server import serve
+from chestxray.service.settings import load_settings
+serve(load_settings(bundle=sys.argv[1], port=0, threads=2))
+"""
+
+
+@contextmanager
+def server(bundle: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A server process and its port."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(bundle)], stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stderr is not None
+            lines = []
+            for line in process.stderr:
+                lines.append(line)
+                if found := re.search(r"http://127\.0\.0\.1:(\d+)", line):
+                    yield process, int(found[1])
+                    break
+            else:
+                pytest.fail("".join(lines))
+        finally:
+            process.kill()
+
+
+def test_a_server_answers_and_ends_with_0_on_sigterm(tiny_bundle: Path) -> None:
+    with server(tiny_bundle) as (process, port):
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            assert client.get("/readyz").status_code == 200
+            assert predict(client, radiograph_png()).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def test_on_sigterm_readyz_turns_503_and_what_is_in_flight_is_answered(
+    tiny_bundle: Path, wait_until: Callable[..., None]
+) -> None:
+    body = radiograph_png()
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+    body = head + body + b"\r\n--b--\r\n"
+    with server(tiny_bundle) as (process, port):
+        in_flight = socket.create_connection(("127.0.0.1", port), timeout=30)
+        with closing(in_flight):
+            in_flight.sendall(
+                b"POST /predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+                b"Content-Type: multipart/form-data; boundary=b\r\n"
+                b"Content-Length: %d\r\n\r\n" % len(body)
+            )
+            # The server asks for the body only after the request has got its place.
+            assert in_flight.recv(1000).startswith(b"HTTP/1.1 100")
+            process.send_signal(signal.SIGTERM)
+            wait_until(lambda: status(port, "/readyz") == 503)
+            assert status(port, "/livez") == 200
+            assert status(port, "/predict", "POST") == 503
+            in_flight.sendall(body)
+            with in_flight.makefile("rb") as answer:
+                assert answer.readline().startswith(b"HTTP/1.1 200")
+                assert b'"probability"' in answer.read()
+        assert process.wait(30) == 0
+
+
+def test_a_second_sigterm_does_not_wait(tiny_bundle: Path, wait_until: Callable[..., None]) -> None:
+    with (
+        server(tiny_bundle) as (process, port),
+        closing(socket.create_connection(("127.0.0.1", port), timeout=30)) as stuck,
+    ):
+        stuck.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+            b"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 9\r\n\r\n"
+        )
+        assert stuck.recv(1000).startswith(b"HTTP/1.1 100")
+        process.send_signal(signal.SIGTERM)
+        wait_until(lambda: status(port, "/readyz") == 503)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+
+
+def test_a_bundle_that_cannot_be_used_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(BundleMissingError):
+        serve(Settings(bundle=tmp_path, port=0))
+
+
+def test_a_port_in_use_stops_the_start_with_one_line(tiny_bundle: Path) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"127.0.0.1 port {port}: Address already in use"):
+            serve(Settings(bundle=tiny_bundle, port=port))
+
+
+def status(port: int, path: str, method: str = "GET") -> int:
+    """The status of one request on a connection of its own."""
+    with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        connection.request(method, path)
+        with connection.getresponse() as response:
+            body = response.read()
+            assert isinstance(json.loads(body), dict)
+            return response.status
