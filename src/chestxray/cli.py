@@ -199,7 +199,9 @@ def train(
     folds: Annotated[int | None, typer.Option(min=2, help="cross-validate instead")] = None,
     external: Annotated[
         list[Path] | None,
-        typer.Option(exists=True, file_okay=False, help="other hospitals' data, for parity checks"),
+        typer.Option(
+            exists=True, file_okay=False, help="another hospital's data, to be judged on too"
+        ),
     ] = None,
 ) -> None:
     """Train as CONFIG says and export RUN/bundle. The same command resumes a killed run."""
@@ -238,7 +240,9 @@ def export(
     ] = None,
     external: Annotated[
         list[Path] | None,
-        typer.Option(exists=True, file_okay=False, help="other hospitals' data, for parity checks"),
+        typer.Option(
+            exists=True, file_okay=False, help="another hospital's data, to be judged on too"
+        ),
     ] = None,
 ) -> None:
     """Export the finished RUN into a bundle, if it computes what the network computes."""
@@ -315,10 +319,10 @@ def _describe(manifest: Manifest, folder: Path) -> None:
     _say(f"{folder}: {manifest.name}, {manifest.precision}; thresholds: {points}")
 
 
-def _read_datasets(folders: list[Path] | None) -> list[list[Sample]]:
+def _read_datasets(folders: list[Path] | None) -> dict[str, list[Sample]]:
     from chestxray.dataset import read_dataset  # noqa: PLC0415
 
-    return [read_dataset(folder) for folder in folders or []]
+    return {folder.resolve().name: read_dataset(folder) for folder in folders or []}
 
 
 def _count_files(data: Path) -> int:

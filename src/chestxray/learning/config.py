@@ -21,12 +21,15 @@ class _Section(BaseModel):
 
 
 class Stage(_Section):
-    """Some epochs at one resolution. ``frozen`` names children of the network, e.g. ``layer1``:
-    their weights do not learn and their BatchNorm statistics do not move."""
+    """Some epochs at one resolution."""
 
-    epochs: int = Field(ge=1)
-    side_px: int = Field(ge=32, le=1024)
-    frozen: tuple[str, ...] = ()
+    epochs: int = Field(ge=1, description="how many")
+    side_px: int = Field(ge=32, le=1024, description="size of the training images")
+    frozen: tuple[str, ...] = Field(
+        (),
+        description="parts of the network, e.g. `layer1`, whose weights do not learn and whose "
+        "BatchNorm statistics do not move",
+    )
 
 
 class Augmentation(_Section):
@@ -35,44 +38,50 @@ class Augmentation(_Section):
     Each ``*_p`` is the probability that the change is made to an image, the rest its extent.
     """
 
-    flip_p: Fraction = 0.5
-    rotate_deg: float = Field(10, ge=0, le=45)
-    affine_p: Fraction = 0.9
-    crop_p: Fraction = 0.7
-    crop_scale_min: float = Field(0.6, gt=0, le=1)
-    tone_p: Fraction = 0.9
-    brightness: Fraction = 0.25
-    contrast: Fraction = 0.5
-    gamma_p: Fraction = 0.4
-    sharpness_p: Fraction = 0.5
-    noise_p: Fraction = 0.4
-    jpeg_p: Fraction = 0.4
-    erase_p: Fraction = 0.4
+    flip_p: Fraction = Field(0.5, description="left and right exchanged")
+    rotate_deg: float = Field(10, ge=0, le=45, description="greatest rotation either way")
+    affine_p: Fraction = Field(0.9, description="rotated, shifted, scaled, sheared")
+    crop_p: Fraction = Field(0.7, description="cropped at random, then stretched")
+    crop_scale_min: float = Field(0.6, gt=0, le=1, description="least share of the area kept")
+    tone_p: Fraction = Field(0.9, description="brightness and contrast changed")
+    brightness: Fraction = Field(0.25, description="greatest shift, of the whole range")
+    contrast: Fraction = Field(0.5, description="greatest change of the factor, from 1")
+    gamma_p: Fraction = Field(0.4, description="gamma between 0.6 and 1.7")
+    sharpness_p: Fraction = Field(0.5, description="blurred, downscaled, sharpened or CLAHE")
+    noise_p: Fraction = Field(0.4, description="Gaussian noise")
+    jpeg_p: Fraction = Field(0.4, description="JPEG of quality 25 to 95")
+    erase_p: Fraction = Field(0.4, description="one to four rectangles erased")
 
 
 class TrainConfig(_Section):
     """Everything that decides a training run, apart from the data and the initial weights."""
 
-    name: str
-    network: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
-    seed: int = 0
-    heldout: float = Field(0.15, gt=0, lt=1)
-    side_px: int = Field(224, ge=32, le=1024)
-    mean: float = 0.449
-    std: float = Field(0.226, gt=0)
-    stages: tuple[Stage, ...] = Field(min_length=1)
-    batch_size: int = Field(32, ge=2)
-    learning_rate: float = Field(3e-4, gt=0)
-    weight_decay: float = Field(0.02, ge=0)
-    warmup_epochs: float = Field(1.0, ge=0)
-    ema_decay: float = Field(0.998, ge=0, lt=1)
-    label_smoothing: float = Field(0.05, ge=0, lt=1)
-    class_weights: Literal["none", "balanced"] = "none"
-    mixup_alpha: float = Field(0.0, ge=0)
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    threads: int = Field(2, ge=1)
-    workers: int = Field(1, ge=0)
-    augmentation: Augmentation = Augmentation()
+    name: str = Field(description="of the bundle")
+    network: Literal["resnet18", "resnet34", "resnet50"] = Field(
+        "resnet18", description="which network"
+    )
+    seed: int = Field(0, description="of the split, the order, the augmentation and the weights")
+    heldout: float = Field(0.15, gt=0, lt=1, description="share of the subjects held out")
+    side_px: int = Field(224, ge=32, le=1024, description="size that images are kept and served at")
+    mean: float = Field(0.449, description="subtracted from pixels in [0, 1]")
+    std: float = Field(0.226, gt=0, description="divides what is left")
+    stages: tuple[Stage, ...] = Field(min_length=1, description="one after the other, see below")
+    batch_size: int = Field(32, ge=2, description="images a step")
+    learning_rate: float = Field(3e-4, gt=0, description="AdamW's, after the warm-up")
+    weight_decay: float = Field(0.02, ge=0, description="AdamW's, not on biases and BatchNorm")
+    warmup_epochs: float = Field(1.0, ge=0, description="linear; then a cosine to zero")
+    ema_decay: float = Field(0.998, ge=0, lt=1, description="of the mean of the weights, a step")
+    label_smoothing: float = Field(0.05, ge=0, lt=1, description="taken from the target")
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="`balanced`: both truths weigh the same in the loss"
+    )
+    mixup_alpha: float = Field(0.0, ge=0, description="of the beta distribution; 0 is off")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="`auto`: bf16 where the device computes it natively"
+    )
+    threads: int = Field(2, ge=1, description="cores that compute; results depend on it")
+    workers: int = Field(1, ge=0, description="processes that augment; results do not")
+    augmentation: Augmentation = Field(Augmentation(), description="see below")
 
     @property
     def epochs(self) -> int:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -67,20 +67,20 @@ def export(
     out: Path,
     *,
     precision: Precision = "int8",
-    external: Sequence[list[Sample]] = (),
+    external: Mapping[str, list[Sample]] | None = None,
     reports: Sequence[Path] = (),
     progress: Progress = no_progress,
 ) -> Manifest:
     """Write the bundle of ``run`` into ``out`` and return its manifest.
 
-    ``external`` are data sets of other hospitals on which int8 must agree with fp32 as well;
-    ``reports`` are ``report.json`` files whose figures go into the manifest.
+    ``external`` are data sets of other hospitals by name: int8 must agree with fp32 on them too,
+    and their figures go into the manifest, as do those in ``reports`` (``report.json`` files).
 
     Raises:
         ParityError: the exported model computes something else than the network.
         ConfigError: a report cannot be read.
     """
-    config, split = run.config, run.split
+    config, split, external = run.config, run.split, external or {}
     steps = ["decode", "graph", "parity", "calibrate", "input check", "evaluate"]
 
     def begin(step: str) -> None:
@@ -142,11 +142,14 @@ def export(
     begin("evaluate")
     write_bundle(out, manifest, model)
     predictor = Predictor.load(out)
-    scored = score_samples(predictor, split.heldout, threads=config.threads)
-    reported = [report_of(predictor, scored, "training data", "held-out subjects")]
-    manifest = manifest.model_copy(
-        update={"metrics": [metrics_entry(r) for r in [*reported, *map(_read_report, reports)]]}
-    )
+    judged = {("training data", "held-out subjects"): split.heldout}
+    judged |= {(name, "all"): samples for name, samples in external.items()}
+    figures = [
+        report_of(predictor, score_samples(predictor, samples, threads=config.threads), *named)
+        for named, samples in judged.items()
+    ]
+    figures += [_read_report(file) for file in reports]
+    manifest = manifest.model_copy(update={"metrics": [metrics_entry(f) for f in figures]})
     write_bundle(out, manifest, model)
     progress("export: done", len(steps), len(steps))
     return manifest
@@ -181,7 +184,7 @@ def check_parity(
     heldout: NDArray[np.uint8],
     calibration: Calibration,
     point: OperatingPoint,
-    external: Sequence[list[Sample]],
+    external: Mapping[str, list[Sample]],
 ) -> dict[str, float]:
     """Hold the graphs against the network on corrupted held-out and on external radiographs.
 
@@ -194,7 +197,10 @@ def check_parity(
     inputs = np.concatenate(
         [
             corrupted(heldout, config, 0),
-            *(inputs_of(decode(s, config.side_px, config.threads), config) for s in external),
+            *(
+                inputs_of(decode(s, config.side_px, config.threads), config)
+                for s in external.values()
+            ),
         ]
     )
     with torch.inference_mode():

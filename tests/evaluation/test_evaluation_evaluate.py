@@ -1,0 +1,170 @@
+import csv
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from chestxray import imaging
+from chestxray.dataset import read_dataset
+from chestxray.errors import EmptyDatasetError
+from chestxray.evaluation.evaluate import report_of, score_samples, write_report
+from chestxray.inference import Predictor
+from factories import images
+from factories.bundles import write_tiny_bundle
+from factories.datasets import radiograph_levels, write_dataset, write_files
+
+FIGURES = ("auroc", "accuracy", "sensitivity", "specificity", "precision", "brier", "ece")
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    return Predictor.load(write_tiny_bundle(tmp_path_factory.mktemp("bundle")))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 radiographs, among them a duplicate; one that is refused and two that cannot be read."""
+    folder = write_dataset(tmp_path_factory.mktemp("evaluate") / "data", 11)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    copied = next((folder / "NORMAL").iterdir())
+    whole = images.png(radiograph_levels(99, opacity=True))
+    return write_files(
+        folder,
+        {
+            "NORMAL/noise.png": images.png(noise),
+            "NORMAL/copy.png": copied.read_bytes(),
+            "PNEUMONIA/text.png": b"not a picture at all",
+            "PNEUMONIA/torn.png": whole[: len(whole) // 2],
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, predictor: Predictor, dataset: Path) -> Path:
+    out = tmp_path_factory.mktemp("report") / "new"
+    scored = score_samples(predictor, read_dataset(dataset), threads=2)
+    write_report(report_of(predictor, scored, "tiny", "all"), scored, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def report(written: Path) -> dict:
+    return json.loads((written / "report.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def rows(written: Path) -> list[dict[str, str]]:
+    with (written / "predictions.csv").open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_report_says_of_what_it_is(report, predictor, dataset):
+    samples = read_dataset(dataset)
+    readable = [s for s in samples if s.file.name not in {"text.png", "torn.png"}]
+    assert (report["dataset"], report["split"]) == ("tiny", "all")
+    assert report["n"] == len(readable) == 24
+    assert report["n_subjects"] == len({s.subject for s in readable})
+    assert (report["n_normal"], report["n_pneumonia"]) == (13, 11)
+    assert report["n_duplicates"] == 1
+    assert report["bundle_sha256"] == predictor.bundle_sha256
+    assert report["operating_point"] == "balanced"
+    assert report["threshold"] == predictor.manifest.operating_points["balanced"].threshold
+
+
+def test_the_report_has_every_figure_with_its_interval_at_every_operating_point(report):
+    assert set(report["operating_points"]) == {"screening", "balanced", "rule_in"}
+    for at_point in (report, *report["operating_points"].values()):
+        assert "threshold" in at_point
+        for name in FIGURES:
+            assert set(at_point[name]) == {"value", "ci_low", "ci_high"}
+    for name in FIGURES:
+        assert report[name] == report["operating_points"]["balanced"][name]
+
+
+def test_unreadable_files_are_counted_and_named(report, rows):
+    assert report["n_unreadable"] == 2
+    assert report["unreadable"] == [
+        {"path": "PNEUMONIA/text.png", "code": "unsupported_format"},
+        {"path": "PNEUMONIA/torn.png", "code": "truncated_file"},
+    ]
+    assert not {row["path"] for row in rows} & {"PNEUMONIA/text.png", "PNEUMONIA/torn.png"}
+
+
+def test_refused_radiographs_are_counted_and_scored_all_the_same(report, rows):
+    refused = [row for row in rows if row["accepted"] == "false"]
+    assert "NORMAL/noise.png" in [row["path"] for row in refused]
+    assert report["n_refused"] == len(refused)
+    assert all(0 <= float(row["probability"]) <= 1 for row in refused)
+
+
+def test_the_predictions_have_a_row_for_every_radiograph_that_was_read(written, rows, report):
+    first_line = (written / "predictions.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert first_line == "path,subject,group,truth,probability,label,accepted"
+    assert len(rows) == report["n"]
+    published = next(row for row in rows if "person1_virus" in row["path"])
+    assert published | {"probability": "", "label": "", "accepted": ""} == {
+        "path": published["path"],
+        "subject": "virus 1",
+        "group": "virus",
+        "truth": "PNEUMONIA",
+        "probability": "",
+        "label": "",
+        "accepted": "",
+    }
+
+
+def test_the_predictions_are_those_of_the_predictor(rows, predictor, dataset):
+    for row in rows:
+        radiograph = imaging.read_file(dataset / row["path"])
+        expected = predictor.predict([radiograph])[0]
+        assert float(row["probability"]) == pytest.approx(expected.probability, abs=1e-6)
+        assert row["label"] == expected.label
+        assert row["accepted"] == str(expected.input_check.accepted).lower()
+
+
+def test_the_figures_follow_from_the_predictions(report, rows):
+    truth = np.array([row["truth"] == "PNEUMONIA" for row in rows])
+    label = np.array([row["label"] == "PNEUMONIA" for row in rows])
+    probability = np.array([float(row["probability"]) for row in rows])
+    assert report["accuracy"]["value"] == pytest.approx(np.mean(truth == label))
+    assert report["sensitivity"]["value"] == pytest.approx(label[truth].mean())
+    assert report["specificity"]["value"] == pytest.approx((~label)[~truth].mean())
+    assert report["precision"]["value"] == pytest.approx(truth[label].mean())
+    assert report["auroc"]["value"] == pytest.approx(roc_auc_score(truth, probability), abs=1e-3)
+    assert report["brier"]["value"] == pytest.approx(np.mean((probability - truth) ** 2), abs=1e-5)
+
+
+def test_the_number_of_threads_changes_nothing_but_the_time(predictor, dataset):
+    samples = read_dataset(dataset)
+    told: list[int] = []
+    alone = score_samples(predictor, samples, threads=1, on_scored=told.append)
+    together = score_samples(predictor, samples, threads=4)
+    assert told == list(range(1, len(samples) + 1))
+    assert [s.sample for s in alone] == [s.sample for s in together] == samples
+    assert [s.prediction and s.prediction.logit for s in alone] == [
+        s.prediction and s.prediction.logit for s in together
+    ]
+
+
+def test_scoring_changes_no_file_of_the_data_set(predictor, dataset):
+    def digests() -> dict[str, str]:
+        return {
+            str(f): hashlib.sha256(f.read_bytes()).hexdigest()
+            for f in sorted(dataset.rglob("*"))
+            if f.is_file()
+        }
+
+    before = digests()
+    score_samples(predictor, read_dataset(dataset), threads=2)
+    assert digests() == before
+
+
+def test_no_figures_without_readable_radiographs_of_both_truths(tmp_path, predictor):
+    normal = images.png(radiograph_levels(0, opacity=False))
+    folder = write_files(tmp_path, {"NORMAL/n.png": normal, "PNEUMONIA/p.png": b"nothing"})
+    scored = score_samples(predictor, read_dataset(folder), threads=1)
+    with pytest.raises(EmptyDatasetError, match="both truths"):
+        report_of(predictor, scored, "tiny", "all")

@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from chestxray.errors import ConfigError
+from chestxray.learning.config import TrainConfig, read_config
+
+SHIPPED = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+LEAST = 'name = "x"\n[[stages]]\nepochs = 2\nside_px = 64\n'
+
+
+def config_file(tmp_path: Path, content: str | bytes) -> Path:
+    file = tmp_path / "config.toml"
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    return file
+
+
+def test_a_name_and_one_stage_are_enough(tmp_path):
+    config = read_config(config_file(tmp_path, LEAST))
+    assert (config.name, config.epochs, config.network) == ("x", 2, "resnet18")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("lerning_rate = 1\n" + LEAST, "lerning_rate"),
+        (LEAST + 'frosen = ["layer1"]\n', "stages.0.frosen"),
+        (LEAST + "[augmentation]\nflip = 1\n", "augmentation.flip"),
+        ("heldout = 1.5\n" + LEAST, "heldout"),
+        ("learning_rate = nan\n" + LEAST, "learning_rate"),
+        ('network = "vgg"\n' + LEAST, "network"),
+        ('name = "x"\nstages = []\n', "stages"),
+        ('name = "x"\n', "stages"),
+        (LEAST.replace("64", "16"), "stages.0.side_px"),
+        ("name = \n", "not TOML"),
+        (b"name = '\xff'\n", "not TOML"),
+    ],
+)
+def test_an_unknown_key_or_a_wrong_value_is_an_error_of_one_line_that_names_it(
+    tmp_path, content, said
+):
+    file = config_file(tmp_path, content)
+    with pytest.raises(ConfigError) as caught:
+        read_config(file)
+    message = str(caught.value)
+    assert said in message
+    assert str(file) in message
+    assert "\n" not in message
+
+
+def test_a_missing_file_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match="cannot read"):
+        read_config(tmp_path / "config.toml")
+
+
+def test_every_epoch_belongs_to_the_stage_that_it_falls_into():
+    config = TrainConfig.model_validate(
+        {"name": "x", "stages": [{"epochs": 2, "side_px": 32}, {"epochs": 1, "side_px": 64}]}
+    )
+    assert [config.stage_of(epoch).side_px for epoch in range(3)] == [32, 32, 64]
+    assert config.epochs == 3
+    with pytest.raises(IndexError):
+        config.stage_of(3)
+
+
+def test_a_config_cannot_be_changed(tmp_path):
+    config = read_config(config_file(tmp_path, LEAST))
+    with pytest.raises(ValidationError, match="frozen"):
+        config.seed = 1
+
+
+def test_a_config_survives_being_written_as_json(tmp_path):
+    config = read_config(config_file(tmp_path, LEAST))
+    assert TrainConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_every_shipped_config_is_valid(file):
+    assert read_config(file).stages[-1].side_px == 224

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import torch
+
+from chestxray import imaging
+from chestxray.dataset import read_dataset
+from chestxray.errors import DatasetError
+from chestxray.learning.inputs import AugmentedInputs, decode, epoch_batches, targets_of
+from factories import images
+from factories.datasets import radiograph_levels, write_files
+
+NORMAL = "NORMAL/n.png"
+
+
+def train_and_serve_inputs(tmp_path, config, file_bytes: bytes):
+    """The input of one file as training makes it, unaugmented, and as serving does."""
+    folder = write_files(tmp_path, {NORMAL: file_bytes, "PNEUMONIA/p.png": file_bytes})
+    sample = read_dataset(folder)[0]
+    levels = decode([sample], config.side_px, threads=1)
+    trained = AugmentedInputs(levels, targets_of([sample]), config, config.side_px, None)[0, 0][0]
+    served = imaging.to_input(
+        imaging.read_file(sample.file).pixels,
+        side_px=config.side_px,
+        mean=config.mean,
+        std=config.std,
+    )
+    assert trained.dtype == torch.float32
+    assert trained.shape == served.shape == (1, config.side_px, config.side_px)
+    return trained.numpy(), served
+
+
+@pytest.mark.parametrize("encode", [images.png, images.jpeg])
+def test_the_train_input_is_the_serve_input_for_8_bit_files_of_the_networks_size(
+    tmp_path, tiny_config, encode
+):
+    levels = radiograph_levels(3, opacity=True, side_px=64)
+    trained, served = train_and_serve_inputs(tmp_path, tiny_config(), encode(levels))
+    np.testing.assert_array_equal(trained, served)
+
+
+def test_every_grey_level_is_the_same_in_training_and_serving(tmp_path, tiny_config):
+    levels = np.arange(64 * 64).reshape(64, 64).astype(np.uint8)
+    trained, served = train_and_serve_inputs(tmp_path, tiny_config(), images.png(levels))
+    np.testing.assert_array_equal(trained, served)
+
+
+@pytest.mark.parametrize("kind", ["larger", "smaller", "jpeg", "16 bit", "colour"])
+def test_the_train_input_is_the_serve_input_to_half_a_grey_level_for_other_files(
+    tmp_path, tiny_config, kind
+):
+    random = np.random.default_rng(0)
+    content = {
+        "larger": lambda: images.png(radiograph_levels(1, opacity=True, side_px=150)),
+        "smaller": lambda: images.png(radiograph_levels(1, opacity=True, side_px=40)),
+        "jpeg": lambda: images.jpeg(radiograph_levels(1, opacity=True, side_px=600)),
+        "16 bit": lambda: images.raw_png(
+            random.integers(0, 65536, (64, 64)), colour=images.GREY, bits=16
+        ),
+        "colour": lambda: images.png(random.integers(0, 256, (64, 64, 3), dtype=np.uint8), "RGB"),
+    }[kind]()
+    config = tiny_config()
+    trained, served = train_and_serve_inputs(tmp_path, config, content)
+    assert np.abs(trained - served).max() <= 0.5 / 255 / config.std + 1e-5
+
+
+def test_targets_are_one_for_pneumonia(few_samples):
+    assert targets_of(few_samples).tolist() == [s.truth == "PNEUMONIA" for s in few_samples]
+
+
+def test_a_training_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path):
+    whole = images.png(radiograph_levels(0, opacity=False))
+    folder = write_files(tmp_path, {NORMAL: whole, "PNEUMONIA/torn.png": whole[:500]})
+    with pytest.raises(DatasetError, match=r"PNEUMONIA/torn\.png"):
+        decode(read_dataset(folder), 64, threads=1)
+
+
+def test_an_epoch_shows_every_image_once_but_for_an_incomplete_last_batch(tiny_config):
+    # Each image has a level of its own, and nothing is augmented.
+    levels = np.repeat(np.arange(50, dtype=np.uint8), 64 * 64).reshape(50, 64, 64)
+    none = {
+        name: 0 for name in type(tiny_config().augmentation).model_fields if name.endswith("_p")
+    }
+    config = tiny_config(batch_size=16, augmentation=none)
+    seen = []
+    for epoch in range(2):
+        batches = list(epoch_batches(levels, np.arange(50, dtype=np.float32), config, epoch))
+        assert [len(inputs) for inputs, _ in batches] == [16, 16, 16]
+        for inputs, targets in batches:
+            shown = torch.round((inputs[:, 0, 0, 0] * config.std + config.mean) * 255)
+            assert torch.equal(shown, targets)  # an image comes with its own target
+        seen.append(torch.cat([targets for _, targets in batches]).tolist())
+        assert len(set(seen[-1])) == 48
+    assert seen[0] != seen[1]
+
+
+def test_batches_have_the_size_of_the_stage(tiny_config):
+    levels = np.zeros((16, 64, 64), np.uint8)
+    config = tiny_config()
+    for epoch, side_px in ((0, 32), (5, 64)):
+        inputs, _ = next(iter(epoch_batches(levels, np.zeros(16, np.float32), config, epoch)))
+        assert inputs.shape == (16, 1, side_px, side_px)

@@ -1,0 +1,155 @@
+"""The command line: what it prints, to which stream, and with which exit code."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from chestxray import __version__, cli
+from chestxray.inference import Predictor
+from chestxray.service.app import create_app
+from chestxray.service.settings import Settings
+from factories.bundles import write_tiny_bundle
+from factories.requests import radiograph_png
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture
+def chestxray(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Run the command line in this process: arguments → (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["chestxray", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_info:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(exit_info.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def radiographs(tmp_path: Path) -> list[Path]:
+    files = []
+    for seed in range(3):
+        file = tmp_path / f"radiograph {seed}.png"
+        file.write_bytes(radiograph_png(seed))
+        files.append(file)
+    return files
+
+
+def test_predict_answers_in_a_line_for_each_file(chestxray, bundle, radiographs) -> None:
+    code, out, err = chestxray("predict", *radiographs, "--bundle", bundle)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert len(lines) == 3
+    for line, file in zip(lines, radiographs, strict=True):
+        assert line.startswith(("NORMAL ", "PNEUMONIA "))
+        assert str(file) in line
+
+
+@pytest.mark.parametrize("point", ["screening", "balanced", "rule_in"])
+def test_predict_as_json_prints_what_the_service_answers(
+    chestxray, bundle, radiographs, tmp_path, point
+) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"not a picture")
+    files = [*radiographs, broken]
+    code, out, err = chestxray(
+        "predict", *files, "--json", "--bundle", bundle, "--operating-point", point
+    )
+    assert code == 3
+    assert err.count("\n") == 1
+    assert "broken.jpg" in err
+
+    transport = httpx.ASGITransport(create_app(Settings(bundle=bundle), Predictor.load(bundle)))
+
+    async def ask() -> dict:
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            sent = [("files", (str(file), file.read_bytes())) for file in files]
+            answer = await client.post(
+                "/predict_batch", files=sent, params={"operating_point": point}
+            )
+            return answer.json()
+
+    assert [json.loads(line) for line in out.splitlines()] == asyncio.run(ask())["results"]
+
+
+def test_predict_writes_a_heatmap_for_each_file(chestxray, bundle, radiographs, tmp_path) -> None:
+    twin = tmp_path / "elsewhere" / radiographs[0].name
+    twin.parent.mkdir()
+    twin.write_bytes(radiographs[0].read_bytes())
+    folder = tmp_path / "heatmaps"
+    code, _, _ = chestxray("predict", *radiographs, twin, "--heatmap", folder, "--bundle", bundle)
+    assert code == 0
+    written = list(folder.iterdir())
+    assert len(written) == 4
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in written)
+
+
+def test_a_file_that_fails_alone_is_exit_code_1(chestxray, bundle, tmp_path) -> None:
+    empty = tmp_path / "empty.png"
+    empty.write_bytes(b"")
+    code, out, err = chestxray("predict", empty, "--bundle", bundle)
+    assert (code, out) == (1, "")
+    assert err == f"chestxray: {empty}: the file is empty\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict"],
+        ["predict", "no-such-file.png"],
+        ["predict", __file__, "--operating-point", "no-such-point"],
+        ["predict", __file__, "--no-such-option"],
+        ["no-such-command"],
+        ["serve", "--port", "many"],
+        ["evaluate", "--out", "x"],
+        ["train", __file__, "--data", ".", "--out", "no-run"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_use_is_one_line_and_exit_code_2(chestxray, bundle, arguments) -> None:
+    if arguments[0] == "predict":
+        arguments = [*arguments, "--bundle", bundle]
+    code, out, err = chestxray(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("chestxray: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["predict", "serve"])
+def test_a_missing_bundle_is_one_line_and_exit_code_1(chestxray, tmp_path, command) -> None:
+    files = [__file__] if command == "predict" else []
+    code, out, err = chestxray(command, *files, "--bundle", tmp_path / "nothing")
+    assert (code, out) == (1, "")
+    assert "no bundle" in err
+    assert err.count("\n") == 1
+
+
+def test_the_version_is_the_packages(chestxray) -> None:
+    assert chestxray("--version") == (0, f"{__version__}\n", "")
+
+
+def test_predict_loads_no_web_server_no_pytorch_and_no_matplotlib(bundle, radiographs) -> None:
+    code = (
+        "import sys; from chestxray.cli import main\n"
+        "try: main()\n"
+        "finally: print([m for m in ('fastapi', 'uvicorn', 'torch', 'matplotlib', 'albumentations')"
+        " if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "predict", radiographs[0], "--bundle", bundle],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == "[]\n"
