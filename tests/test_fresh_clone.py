@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import shutil
 import socket
 import subprocess
@@ -93,8 +92,7 @@ def test_make_serve_installs_no_pytorch_and_answers_the_readmes_curl(
         assert found.returncode != 0, f"{module} is in the environment that serves"
 
     (curl,) = [line for line in readme_commands() if line.startswith("curl")]
-    command = shlex.split(curl.replace("http://127.0.0.1:8000", address))
-    answer = json.loads(subprocess.run(command, cwd=clone, capture_output=True, check=True).stdout)
+    answer = json.loads(shell(curl.replace("http://127.0.0.1:8000", address), clone))
     assert answer["label"] == "PNEUMONIA"
     assert answer["probability"] >= answer["threshold"]
 
@@ -104,10 +102,7 @@ def test_the_readmes_command_lines_run_in_the_served_environment(served: tuple[P
     commands = [line for line in readme_commands() if line.startswith(".venv/bin/chestxray")]
     assert commands
     for command in commands:
-        done = subprocess.run(
-            shlex.split(command), cwd=clone, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{command}: {done.stderr}"
+        assert shell(command, clone)
 
 
 def test_make_serve_installs_nothing_twice(served: tuple[Path, str]) -> None:
@@ -120,6 +115,19 @@ def test_make_serve_installs_nothing_twice(served: tuple[Path, str]) -> None:
         check=True,
     )
     assert "pip install" not in again.stdout
+
+
+def shell(command: str, folder: Path) -> str:
+    """What ``command``, as typed, prints."""
+    done = subprocess.run(
+        ["bash", "-c", command],  # noqa: S607
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout
 
 
 def readme_commands() -> list[str]:

@@ -1,6 +1,6 @@
 """Makes a tiny data set: files named as published, two truths that a small network can tell apart.
 
-The radiographs are synthetic; PNEUMONIA has one or two bright opacities in the lungs. Half of each
+The radiographs are synthetic; PNEUMONIA has a bright opacity in each lung. Half of each
 truth is named as each of its groups, and a subject has one to three files.
 """
 
@@ -25,11 +25,11 @@ def radiograph_levels(seed: int, *, opacity: bool, side_px: int = SIDE_PX) -> ND
     if opacity:
         random = np.random.default_rng((seed, 1))
         steps = (np.arange(side_px) + 0.5) / side_px * 2 - 1
-        for side in (-1, 1)[: random.integers(1, 3)]:
+        for side in (-1, 1):
             at_x = side * random.uniform(0.36, 0.5)
             at_y = random.uniform(-0.4, 0.2)
             distance = np.hypot(steps[np.newaxis, :] - at_x, (steps[:, np.newaxis] - at_y) / 1.4)
-            pixels += 0.6 * np.clip(1 - distance / 0.36, 0, 1)
+            pixels += 0.8 * np.clip(1 - distance / 0.5, 0, 1)
     return np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
 
 

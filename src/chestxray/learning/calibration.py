@@ -26,8 +26,10 @@ def fit_calibration(logits: Floats, truth: Bools, fitted_on: str) -> Calibration
     Lin, Lin, Weng 2007) keep the fit finite when a threshold separates the truths without error.
     """
     n_positive, n_negative = int(truth.sum()), int((~truth).sum())
+    # Newton's method starts where no probability is saturated, or it would not move.
+    spread = float(np.sqrt(np.mean(np.square(logits, dtype=float)))) or 1.0
     target = np.where(truth, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
-    design = np.stack([logits, np.ones(len(logits))], axis=1).astype(float)
+    design = np.stack([logits / spread, np.ones(len(logits))], axis=1).astype(float)
     weights = np.array([1.0, 0.0])
 
     def loss(w: Floats) -> float:
@@ -45,9 +47,8 @@ def fit_calibration(logits: Floats, truth: Bools, fitted_on: str) -> Calibration
         while loss(weights - size * step) > loss(weights) and size > 1e-6:
             size /= 2
         weights = weights - size * step
-    slope = max(
-        float(weights[0]), 1e-3
-    )  # truths that contradict the logits must not turn them round
+    # Truths that contradict the logits must not turn them round.
+    slope = max(float(weights[0]), 1e-3) / spread
     return Calibration(
         temperature=1 / slope,
         bias=float(weights[1]),

@@ -107,7 +107,7 @@ def read_config(file: Path) -> TrainConfig:
             return TrainConfig.model_validate(tomllib.load(stream))
     except OSError as exc:
         raise ConfigError(f"cannot read {file}: {exc.strerror}") from exc
-    except tomllib.TOMLDecodeError as exc:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{file} is not TOML: {exc}") from exc
     except ValidationError as exc:
         first = exc.errors()[0]

@@ -44,12 +44,17 @@ def cross_validate(
         entry = manifest.metrics[0]
         point = entry["operating_points"][manifest.default_operating_point]
         folds.append({"fold": number, "n": entry["n"], "n_subjects": entry["n_subjects"]} | point)
+    # A fold in which a figure has no denominator says nothing of it.
+    of_folds = {
+        name: [fold[name]["value"] for fold in folds if fold[name]["value"] is not None]
+        for name in FIGURES
+    }
     summary = {
         name: {
-            "mean": float(np.mean([fold[name]["value"] for fold in folds])),
-            "std": float(np.std([fold[name]["value"] for fold in folds], ddof=1)),
+            "mean": float(np.mean(values)),
+            "std": float(np.std(values, ddof=1)),
         }
-        for name in FIGURES
+        for name, values in of_folds.items()
     }
     result = {"config": config.name, "n_folds": n_folds, "summary": summary, "folds": folds}
     file = out / "cross_validation.json"

@@ -14,6 +14,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,7 @@ def quantise(model: bytes, inputs: NDArray[np.float32]) -> bytes:
     nodes = list(graph.graph.node)
     last_relu = max(i for i, node in enumerate(nodes) if node.op_type == "Relu")
     head = [node.name for node in nodes[last_relu + 1 :]]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _no_advice():
         source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
         source.write_bytes(model)
         quantize_static(
@@ -120,6 +121,17 @@ def quantise(model: bytes, inputs: NDArray[np.float32]) -> bytes:
             calibrate_method=CalibrationMethod.MinMax,
         )
         return target.read_bytes()
+
+
+@contextmanager
+def _no_advice() -> Iterator[None]:
+    """ONNX Runtime tells the root logger to pre-process the graph; folding BatchNorm did it."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 class _Inputs(CalibrationDataReader):  # type: ignore[misc] # ONNX Runtime is not typed

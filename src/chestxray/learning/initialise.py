@@ -9,6 +9,7 @@ Does not: copy by position or shape, or skip anything silently.
 from __future__ import annotations
 
 import pickle
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,19 @@ from chestxray.learning.networks import ResNet
 
 WEIGHTS_FILE = "weights.safetensors"
 """The trained (EMA) weights in the folder of a run."""
+
+# PyTorch's safe unpickler trusts the bytes to be a pickle, and stumbles in any of these ways.
+_DAMAGED = (
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +69,7 @@ def read_weights(source: Path) -> dict[str, Tensor]:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as exc:
         raise WeightsError(f"cannot read the weights in {file}: {exc.strerror or exc}") from exc
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as exc:
+    except _DAMAGED as exc:
         raise WeightsError(f"{file} holds no weights that can be read safely") from exc
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise WeightsError(f"{file} does not hold named tensors")

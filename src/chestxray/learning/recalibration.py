@@ -46,12 +46,13 @@ def recalibrate(
         raise EmptyDatasetError("calibration needs readable radiographs of both truths")
     logits = np.array([prediction.logit for _, prediction in read])
     old = predictor.manifest
-    calibration = fit_calibration(logits, truth, f"{data.name} (n = {len(read)})")
+    site = data.resolve().name
+    calibration = fit_calibration(logits, truth, f"{site} (n = {len(read)})")
     # The margin is a distance between calibrated logits; between logits it stays what it was.
     scale = old.calibration.temperature / calibration.temperature
     manifest = old.model_copy(
         update={
-            "name": f"{old.name}, calibrated on {data.name}",
+            "name": f"{old.name}, calibrated on {site}",
             "calibration": calibration,
             "operating_points": fit_operating_points(logits, truth, calibration, len(read)),
             "uncertainty": Uncertainty(

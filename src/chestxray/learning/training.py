@@ -81,8 +81,6 @@ def train(
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     split = split or split_heldout(samples, config.heldout, config.seed)
-    _open_run(out, config, split, init)
-
     network = NETWORKS[config.network]()
     if init is not None:
         say(f"{init.name}: {initialise(network, read_weights(init))}")
@@ -95,7 +93,10 @@ def train(
         steps_per_epoch=len(split.train) // config.batch_size,
         positive_share=float(targets_of(split.train).mean()),
     )
+    _open_run(out, config, split, init)  # not before: what cannot start leaves no run behind
     history = _resume(out, learner)
+    if len(history) == config.epochs and (out / WEIGHTS_FILE).is_file():
+        return read_run(out, samples)
     if history:
         say(f"resuming after epoch {len(history)} of {config.epochs}")
 
@@ -131,7 +132,9 @@ def train(
                 f"{row['train_loss']:.4f}, held-out loss {row['heldout_loss']:.4f}, "
                 f"AUROC {row['heldout_auroc']:.4f}, {row['wall_s']:.0f} s"
             )
-    save_file(_contiguous(learner.ema.state_dict()), out / WEIGHTS_FILE)
+    temporary = out / ".weights.tmp"
+    save_file(_contiguous(learner.ema.state_dict()), temporary)
+    temporary.replace(out / WEIGHTS_FILE)
     return read_run(out, samples)
 
 
@@ -318,12 +321,12 @@ def read_run(folder: Path, samples: list[Sample]) -> Run:
     """
     try:
         told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     except OSError as exc:
         raise ConfigError(f"there is no run in {folder}") from exc
     config = TrainConfig.model_validate(told["config"])
     network = NETWORKS[config.network]()
     network.load_state_dict(read_weights(folder))
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return Run(
         folder=folder,
         config=config,
