@@ -91,13 +91,14 @@ def chestxray(
 def serve(
     host: Annotated[str | None, typer.Option(help="address to listen on [127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="port to listen on [8000]")] = None,
+    workers: Annotated[int | None, typer.Option(help="processes that serve [1]")] = None,
     bundle: BundleFolder = None,
 ) -> None:
     """Answer over HTTP. Everything else is set by CHESTXRAY_* (docs/configuration.md)."""
     from chestxray.service.server import serve as run_server  # noqa: PLC0415
     from chestxray.service.settings import load_settings  # noqa: PLC0415
 
-    run_server(load_settings(host=host, port=port, bundle=bundle))
+    run_server(load_settings(host=host, port=port, workers=workers, bundle=bundle))
 
 
 @app.command()

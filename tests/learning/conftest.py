@@ -1,6 +1,7 @@
 """One tiny run and one bundle exported from it, shared by all tests of this room.
 
-104 held-out radiographs, because int8 must keep 99 % of the labels: one may then change.
+Over 100 held-out radiographs, because int8 must keep 99 % of the labels: one may then change (the
+one at the threshold, which is one of theirs). Truths far apart, so that no more are near it.
 One thread, because a tiny network gains nothing from two.
 """
 
@@ -29,9 +30,9 @@ GENTLE = {
     "brightness": 0.1,
     "contrast": 0.2,
     "gamma_p": 0,
-    "sharpness_p": 0.2,
-    "noise_p": 0.3,
-    "jpeg_p": 0.2,
+    "sharpness_p": 0.1,
+    "noise_p": 0.1,
+    "jpeg_p": 0.1,
     "erase_p": 0,
 }
 
@@ -42,7 +43,7 @@ def tiny_config(**changes: Any) -> TrainConfig:
         "name": "tiny",
         "side_px": SIDE_PX,
         "heldout": 0.5,
-        "stages": [{"epochs": 5, "side_px": 32}, {"epochs": 3, "side_px": SIDE_PX}],
+        "stages": [{"epochs": 1, "side_px": 32}, {"epochs": 6, "side_px": SIDE_PX}],
         "batch_size": 16,
         "learning_rate": 1e-3,
         "warmup_epochs": 0.5,

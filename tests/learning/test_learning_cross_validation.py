@@ -17,7 +17,7 @@ def silent(message: str) -> None:
 
 @pytest.fixture(scope="module")
 def config(tiny_config):
-    return tiny_config(side_px=32, stages=[{"epochs": 5, "side_px": 32}])
+    return tiny_config(side_px=32, stages=[{"epochs": 6, "side_px": 32}])
 
 
 @pytest.fixture(scope="module")

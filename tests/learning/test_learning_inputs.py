@@ -96,6 +96,6 @@ def test_an_epoch_shows_every_image_once_but_for_an_incomplete_last_batch(tiny_c
 def test_batches_have_the_size_of_the_stage(tiny_config):
     levels = np.zeros((16, 64, 64), np.uint8)
     config = tiny_config()
-    for epoch, side_px in ((0, 32), (5, 64)):
+    for epoch, side_px in ((0, 32), (1, 64)):
         inputs, _ = next(iter(epoch_batches(levels, np.zeros(16, np.float32), config, epoch)))
         assert inputs.shape == (16, 1, side_px, side_px)

@@ -1,6 +1,7 @@
 """The real server in its own process: it starts, drains on SIGTERM, and ends with 0."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -23,15 +24,17 @@ PROGRAM = """
 import sys
 from chestxray.service.server import serve
 from chestxray.service.settings import load_settings
-serve(load_settings(bundle=sys.argv[1], port=0, threads=2))
+serve(load_settings(bundle=sys.argv[1], port=0, threads=2, workers=int(sys.argv[2])))
 """
 
 
 @contextmanager
-def server(bundle: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def server(bundle: Path, workers: int = 1) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A server process and its port."""
     with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(bundle)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", PROGRAM, str(bundle), str(workers)],
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             assert process.stderr is not None
@@ -81,6 +84,40 @@ def test_on_sigterm_readyz_turns_503_and_what_is_in_flight_is_answered(
                 assert answer.readline().startswith(b"HTTP/1.1 200")
                 assert b'"probability"' in answer.read()
         assert process.wait(30) == 0
+
+
+def test_a_worker_that_is_killed_is_replaced_and_all_end_with_0_on_sigterm(
+    tiny_bundle: Path, wait_until: Callable[..., None]
+) -> None:
+    with server(tiny_bundle, workers=2) as (process, port):
+        wait_until(lambda: answers(port))
+        before = children(process.pid)
+        assert len(before) == 2
+        os.kill(before[0], signal.SIGKILL)
+        wait_until(
+            lambda: len(children(process.pid)) == 2 and before[0] not in children(process.pid)
+        )
+        wait_until(lambda: answers(port))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
+def children(pid: int) -> list[int]:
+    """The worker processes of a server; ``spawn`` starts a resource tracker beside them."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    return [
+        int(child)
+        for child in listed
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+
+
+def answers(port: int) -> bool:
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            return predict(client, radiograph_png()).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def test_a_second_sigterm_does_not_wait(tiny_bundle: Path, wait_until: Callable[..., None]) -> None:

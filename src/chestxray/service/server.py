@@ -1,14 +1,19 @@
-"""The server: one process with uvicorn, and an orderly end.
+"""The server: uvicorn in one process or several, and an orderly end.
 
-Does not: start further processes, or end TLS (a reverse proxy does).
+Does not: know what is served (``app``), or end TLS (a reverse proxy does).
 """
 
 from __future__ import annotations
 
 import copy
 import logging
+import logging.config
+import multiprocessing
+import multiprocessing.connection
+import signal
 import socket
 import time
+from multiprocessing.context import SpawnProcess
 from types import FrameType
 from typing import Any
 
@@ -24,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 DRAIN_TIMEOUT_S = 25
 """Longest wait for requests in flight; orchestrators kill 30 s after SIGTERM."""
+
+RESTART_PAUSE_S = 0.5
+"""Before a dead process is replaced: one that cannot start must not keep the machine busy."""
 
 
 class DrainingServer(uvicorn.Server):
@@ -58,20 +66,69 @@ def serve(settings: Settings) -> None:
         ConfigError: the address cannot be listened on.
     """
     predictor = Predictor.load(settings.bundle or BUNDLED)
-    app = create_app(settings, predictor)
-    config = uvicorn.Config(
-        app,
-        log_level=settings.log_level,
-        log_config=_log_config(settings.log_level),
-        access_log=False,  # it would write down whole queries
-        server_header=False,
-        timeout_graceful_shutdown=DRAIN_TIMEOUT_S,
-    )
+    logging.config.dictConfig(_log_config(settings.log_level))
     with _listening_socket(settings) as listener:
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         logger.info("serving bundle %s on %s", predictor.manifest.name, url)
-        DrainingServer(config, app.state.service).run(sockets=[listener])
+        if settings.workers == 1:
+            _serve_on(listener, settings, predictor)
+        else:
+            del predictor  # it has shown that the bundle works; each worker has its own
+            Supervisor(listener, settings).run()
+
+
+def _serve_on(
+    listener: socket.socket, settings: Settings, predictor: Predictor | None = None
+) -> None:
+    logging.config.dictConfig(_log_config(settings.log_level))
+    app = create_app(settings, predictor)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,  # it would write down whole queries
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_TIMEOUT_S,
+    )
+    DrainingServer(config, app.state.service).run(sockets=[listener])
+
+
+class Supervisor:
+    """Several processes that accept from one socket; one that dies is replaced.
+
+    A request is with one process from its first byte to its last, so a process that dies takes only
+    its own requests with it. SIGTERM and SIGINT are passed on, and every process drains by itself.
+    """
+
+    def __init__(self, listener: socket.socket, settings: Settings) -> None:
+        self._listener, self._settings = listener, settings
+        # Not fork: threads of ONNX Runtime do not survive it.
+        self._context = multiprocessing.get_context("spawn")
+        self._workers: list[SpawnProcess] = []
+        self._stopping = False
+
+    def run(self) -> None:
+        """Return when all processes have ended after a signal."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        self._workers = [self._start() for _ in range(self._settings.workers)]
+        while self._workers:
+            ended = multiprocessing.connection.wait([w.sentinel for w in self._workers], timeout=1)
+            for worker in [w for w in self._workers if w.sentinel in ended]:
+                self._workers.remove(worker)
+                if not self._stopping:
+                    time.sleep(RESTART_PAUSE_S)
+                    self._workers.append(self._start())
+
+    def _start(self) -> SpawnProcess:
+        worker = self._context.Process(target=_serve_on, args=(self._listener, self._settings))
+        worker.start()
+        return worker
+
+    def _stop(self, _: int, __: FrameType | None) -> None:
+        self._stopping = True
+        for worker in self._workers:
+            worker.terminate()
 
 
 def _log_config(level: str) -> dict[str, Any]:

@@ -37,10 +37,11 @@ class Settings(BaseSettings):
     bundle: Path | None = Field(
         None, description="folder of the bundle to serve; unset, the one that ships"
     )
+    workers: int = Field(1, ge=1, description="processes that serve")
     threads: int = Field(
         default_factory=usable_cores,
         ge=1,
-        description="radiographs decoded and judged at the same time; unset, the usable cores",
+        description="radiographs judged at the same time in a process; unset, the usable cores",
     )
     max_body_bytes: int = Field(128 * 1024 * 1024, ge=1, description="largest request body")
     max_file_bytes: int = Field(Limits().max_bytes, ge=1, description="largest file in a body")
