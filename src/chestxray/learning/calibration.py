@@ -17,6 +17,7 @@ Bools = NDArray[np.bool_]
 
 SCREENING_SENSITIVITY = 0.99
 RULE_IN_SPECIFICITY = 0.99
+BALANCED_SENSITIVITY = 0.95
 
 
 def fit_calibration(logits: Floats, truth: Bools, fitted_on: str) -> Calibration:
@@ -69,7 +70,9 @@ def fit_operating_points(
     ``balanced`` is the greatest threshold whose Youden index lies within one standard error of the
     greatest Youden index (the one-standard-error rule of Breiman et al. 1984). Held-out subjects of
     the same hospital leave a range of thresholds that are as good as equal; on other radiographs
-    the false positives rise first, and the higher end of that range carries over better.
+    the false positives rise first, and the higher end of that range carries over better. It stops
+    where sensitivity falls below ``BALANCED_SENSITIVITY``, unless the best index is beyond that:
+    a missed pneumonia is the worse error.
     """
     probability = sigmoid(calibrated_logit(logits, calibration))
     thresholds = np.unique(probability)  # ascending; label is PNEUMONIA from the threshold up
@@ -88,7 +91,10 @@ def fit_operating_points(
         rate * (1 - rate) / (share * n)
         for rate, n in ((sensitivity[best], len(positives)), (specificity[best], len(negatives)))
     )
-    balanced = thresholds[youden >= youden[best] - np.sqrt(variance)].max()
+    as_good = youden >= youden[best] - np.sqrt(variance)
+    sensitive = sensitivity >= min(BALANCED_SENSITIVITY, sensitivity[best])
+    balanced = thresholds[as_good & sensitive].max()
+    floor = f" and sensitivity ≥ {min(BALANCED_SENSITIVITY, sensitivity[best]):.2f}"
     chosen = {
         "screening": (
             min(screening, balanced),
@@ -96,7 +102,7 @@ def fit_operating_points(
         ),
         "balanced": (
             balanced,
-            "greatest threshold with a Youden index within one standard error of the best",
+            f"greatest threshold with a Youden index within one standard error of the best{floor}",
         ),
         "rule_in": (
             max(rule_in, balanced),
