@@ -276,9 +276,8 @@ def calibrate(
     from chestxray.inference import BUNDLED, read_bundle  # noqa: PLC0415
     from chestxray.learning.recalibration import recalibrate  # noqa: PLC0415
 
-    n_files = _count_files(data)
-    with _bar("calibrate", n_files) as on_scored:
-        recalibrate(data, bundle or BUNDLED, out, threads=_cores(), on_scored=on_scored)
+    with _progress() as progress:
+        recalibrate(data, bundle or BUNDLED, out, threads=_cores(), progress=progress)
     _describe(read_bundle(out).manifest, out)
 
 
@@ -324,12 +323,6 @@ def _read_datasets(folders: list[Path] | None) -> dict[str, list[Sample]]:
     from chestxray.dataset import read_dataset  # noqa: PLC0415
 
     return {folder.resolve().name: read_dataset(folder) for folder in folders or []}
-
-
-def _count_files(data: Path) -> int:
-    from chestxray.dataset import read_dataset  # noqa: PLC0415
-
-    return len(read_dataset(data))
 
 
 def _cores() -> int:

@@ -293,8 +293,17 @@ def test_a_report_has_its_place_in_the_manifest_and_needs_its_figures():
     assert "unreadable" not in metrics_entry(report)
     assert metrics_entry(report)["dataset"] == "adults"
     del report["n_subjects"]
-    with pytest.raises(ConfigError, match="n_subjects"):
+    with pytest.raises(KeyError, match="n_subjects"):
         metrics_entry(report)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", '{"dataset": "adults"}'])
+def test_a_report_that_is_none_stops_the_export_before_it_begins(run, tmp_path, text):
+    report = tmp_path / "report.json"
+    report.write_text(text)
+    with pytest.raises(ConfigError, match=r"report\.json is no report"):
+        export(run, tmp_path / "bundle", reports=[report])
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_the_files_of_a_bundle_are_only_its_two(exported):

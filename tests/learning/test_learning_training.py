@@ -1,4 +1,5 @@
 import copy
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -343,7 +344,9 @@ def test_a_run_starts_from_an_earlier_one_and_says_what_was_loaded(
     started = train(config, few_samples, tmp_path, init=run.folder, say=said.append)
     assert "122 tensors loaded" in said[0]
     assert "missing" not in said[0]
-    assert started.initialised_from == run.folder.name
+    weights = (run.folder / "weights.safetensors").read_bytes()
+    sha256 = hashlib.sha256(weights).hexdigest()
+    assert started.initialised_from == f"{run.folder.name}, SHA-256 {sha256}"
     torch.testing.assert_close(
         started.network.conv1.weight, run.network.conv1.weight, rtol=0, atol=1e-6
     )

@@ -141,10 +141,10 @@ class Manifest(_Facts):
     operating_points: Annotated[dict[str, OperatingPoint], AfterValidator(_ordered)]
     default_operating_point: str
     uncertainty: Uncertainty
-    input_check: InputCheck
     reference_answers: list[ReferenceAnswer] = Field(min_length=1)
     training: dict[str, Any]
     metrics: list[dict[str, Any]]
+    input_check: InputCheck  # last: it is long and for no one to read
 
     @model_validator(mode="after")
     def _default_exists(self) -> Manifest:

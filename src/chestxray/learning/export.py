@@ -319,16 +319,12 @@ def _commit() -> str | None:
 
 def _read_report(file: Path) -> dict[str, Any]:
     try:
-        report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise ConfigError(f"cannot read the report {file}") from exc
-    return metrics_entry(report)
+        return metrics_entry(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError) as exc:
+        raise ConfigError(f"{file} is no report that can be read") from exc
 
 
 def metrics_entry(report: dict[str, Any]) -> dict[str, Any]:
     """What of a ``report.json`` belongs into the manifest's ``metrics``."""
     kept = ("dataset", "split", "n", "n_subjects", "n_refused", "n_unreadable", "operating_points")
-    try:
-        return {key: report[key] for key in kept}
-    except KeyError as exc:
-        raise ConfigError(f"the report lacks {exc}") from exc
+    return {key: report[key] for key in kept}

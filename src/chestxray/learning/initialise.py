@@ -8,6 +8,7 @@ Does not: copy by position or shape, or skip anything silently.
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import struct
 from dataclasses import dataclass
@@ -56,13 +57,24 @@ class InitReport:
         return text
 
 
+def weights_file(source: Path) -> Path:
+    """The file of weights that ``source``, a file or the folder of a run, stands for."""
+    return source / WEIGHTS_FILE if source.is_dir() else source
+
+
+def describe_weights(source: Path) -> str:
+    """Which weights ``source`` holds: its name and the SHA-256 of their file."""
+    sha256 = hashlib.sha256(weights_file(source).read_bytes()).hexdigest()
+    return f"{source.name}, SHA-256 {sha256}"
+
+
 def read_weights(source: Path) -> dict[str, Tensor]:
     """Read named tensors from a ``.pth``, a ``.safetensors`` or the folder of a run.
 
     Raises:
         WeightsError: the file cannot be read, or holds something else than named tensors.
     """
-    file = source / WEIGHTS_FILE if source.is_dir() else source
+    file = weights_file(source)
     try:
         if file.suffix == ".safetensors":
             return load_file(file)

@@ -27,7 +27,7 @@ def recalibrate(
     out: Path,
     *,
     threads: int,
-    on_scored: Callable[[int], None] = lambda _: None,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> str:
     """Fit calibration and operating points to the folder ``data`` and write the bundle ``out``.
 
@@ -39,7 +39,13 @@ def recalibrate(
         BundleError: ``bundle`` cannot be read.
     """
     predictor = Predictor.load(bundle)
-    scored = score_samples(predictor, read_dataset(data), threads=threads, on_scored=on_scored)
+    samples = read_dataset(data)
+    scored = score_samples(
+        predictor,
+        samples,
+        threads=threads,
+        on_scored=lambda done: progress("calibrate", done, len(samples)),
+    )
     read = [(s.sample, s.prediction) for s in scored if s.prediction is not None]
     truth = np.array([sample.truth == "PNEUMONIA" for sample, _ in read], dtype=bool)
     if not 0 < truth.sum() < len(truth):

@@ -35,7 +35,12 @@ from chestxray.errors import ConfigError, RunMismatchError
 from chestxray.evaluation.metrics import auroc
 from chestxray.learning.config import TrainConfig
 from chestxray.learning.curves import draw_curves
-from chestxray.learning.initialise import WEIGHTS_FILE, initialise, read_weights
+from chestxray.learning.initialise import (
+    WEIGHTS_FILE,
+    describe_weights,
+    initialise,
+    read_weights,
+)
 from chestxray.learning.inputs import AugmentedInputs, decode, epoch_batches, targets_of
 from chestxray.learning.networks import NETWORKS, ResNet
 
@@ -297,7 +302,7 @@ def _open_run(out: Path, config: TrainConfig, split: Split, init: Path | None) -
     out.mkdir(parents=True, exist_ok=True)
     told = {
         "config": config.model_dump(mode="json"),
-        "initialised_from": init.name if init else "random",
+        "initialised_from": describe_weights(init) if init else "random",
     }
     file = out / "config.json"
     if file.is_file():
