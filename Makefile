@@ -11,7 +11,7 @@ BIN := .venv/bin
 export NO_ALBUMENTATIONS_UPDATE := 1
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help serve install test check format bench examples clean
+.PHONY: help serve install test check format bench clean
 
 help:
 	@echo "make serve    start the service on $(HOST):$(PORT) (HOST=, PORT=)"

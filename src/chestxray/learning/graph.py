@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.numpy_helper
 import torch
 from numpy.typing import NDArray
 from onnxruntime.quantization import (
@@ -31,9 +32,10 @@ from onnxruntime.quantization import (
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from chestxray.inference.network import INPUT, OUTPUTS
+from chestxray.inference.network import INPUT, OUTPUTS, OnnxNetwork
 from chestxray.learning.networks import BasicBlock, Bottleneck, ResNet
 
+HEAD_BIAS = "fc.bias"
 QUANTISED = ["Conv", "Add", "MaxPool", "Relu"]
 
 
@@ -120,7 +122,21 @@ def quantise(model: bytes, inputs: NDArray[np.float32]) -> bytes:
             nodes_to_exclude=head,
             calibrate_method=CalibrationMethod.MinMax,
         )
-        return target.read_bytes()
+        return _correct_bias(target.read_bytes(), model, inputs)
+
+
+def _correct_bias(int8: bytes, fp32: bytes, inputs: NDArray[np.float32]) -> bytes:
+    """Take the mean error in logit, which rounding makes, out of the head's bias.
+
+    Nagel et al. 2019 (arXiv 1906.04721) correct every layer's bias; the head's is the one that
+    moves all logits the same way.
+    """
+    error = OnnxNetwork(int8)(inputs).logit - OnnxNetwork(fp32)(inputs).logit
+    graph = onnx.load(io.BytesIO(int8))
+    (bias,) = [tensor for tensor in graph.graph.initializer if tensor.name == HEAD_BIAS]
+    corrected = onnx.numpy_helper.to_array(bias) - error.mean()
+    bias.CopyFrom(onnx.numpy_helper.from_array(corrected.astype(np.float32), HEAD_BIAS))
+    return bytes(graph.SerializeToString())
 
 
 @contextmanager
