@@ -17,7 +17,7 @@ Bools = NDArray[np.bool_]
 
 SCREENING_SENSITIVITY = 0.99
 RULE_IN_SPECIFICITY = 0.99
-BALANCED_SENSITIVITY = 0.95
+BALANCED_SENSITIVITY = 0.97
 
 
 def fit_calibration(logits: Floats, truth: Bools, fitted_on: str) -> Calibration:
