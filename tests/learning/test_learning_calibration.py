@@ -126,7 +126,7 @@ def test_no_specific_threshold_leaves_rule_in_at_certainty():
 
 
 def test_copies_of_few_radiographs_leave_balanced_more_room_upwards():
-    logits, truth = simulated(2_000, 20, spread=20)
+    logits, truth = simulated(2_000, 20, spread=40)
     alone = fit_operating_points(logits, truth, AS_IT_IS, n_independent=2_000)
     copies = fit_operating_points(logits, truth, AS_IT_IS, n_independent=100)
     assert copies["balanced"].threshold > alone["balanced"].threshold
