@@ -48,6 +48,11 @@ BundleFolder = Annotated[
     Path | None, typer.Option(file_okay=False, help="folder of a bundle; unset, the shipped one")
 ]
 
+ExternalFolders = Annotated[
+    list[Path] | None,
+    typer.Option(exists=True, file_okay=False, help="another hospital's data, to be judged on too"),
+]
+
 
 def main() -> None:
     """Run the command line and exit."""
@@ -198,12 +203,7 @@ def train(
         Path | None, typer.Option(exists=True, help=".pth, .safetensors or an earlier run")
     ] = None,
     folds: Annotated[int | None, typer.Option(min=2, help="cross-validate instead")] = None,
-    external: Annotated[
-        list[Path] | None,
-        typer.Option(
-            exists=True, file_okay=False, help="another hospital's data, to be judged on too"
-        ),
-    ] = None,
+    external: ExternalFolders = None,
 ) -> None:
     """Train as CONFIG says and export RUN/bundle. The same command resumes a killed run."""
     from chestxray.dataset import read_dataset  # noqa: PLC0415
@@ -214,7 +214,7 @@ def train(
         from chestxray.learning.export import export as export_run  # noqa: PLC0415
         from chestxray.learning.training import train as train_run  # noqa: PLC0415
 
-    told, samples = read_config(config), read_dataset(data)
+    told, samples, others = read_config(config), read_dataset(data), _read_datasets(external)
     with _progress() as progress:
         if folds is not None:
             result = cross_validate(
@@ -224,7 +224,6 @@ def train(
                 _say(f"{name:12} {figure['mean']:.4f} ± {figure['std']:.4f}")
             return
         run = train_run(told, samples, out, init=init, progress=progress, say=_say)
-        others = _read_datasets(external)
         manifest = export_run(run, out / "bundle", external=others, progress=progress)
     _describe(manifest, out / "bundle")
 
@@ -239,12 +238,7 @@ def export(
         list[Path] | None,
         typer.Option(exists=True, dir_okay=False, help="report.json to quote in the manifest"),
     ] = None,
-    external: Annotated[
-        list[Path] | None,
-        typer.Option(
-            exists=True, file_okay=False, help="another hospital's data, to be judged on too"
-        ),
-    ] = None,
+    external: ExternalFolders = None,
 ) -> None:
     """Export the finished RUN into a bundle, if it computes what the network computes."""
     from chestxray.dataset import read_dataset  # noqa: PLC0415

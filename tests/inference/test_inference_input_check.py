@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from chestxray.inference.bundle import InputCheck
-from chestxray.inference.input_check import COMPONENTS, FeatureModel, fit_input_check, score
+from chestxray.inference.input_check import COMPONENTS, FeatureModel, fit_input_check
 
 RANDOM = np.random.default_rng(0)
 N_FEATURES = 64
@@ -21,7 +21,7 @@ CHECK = fit_input_check(TRAIN, HELDOUT)
 
 
 def test_the_asked_share_of_held_out_radiographs_is_accepted() -> None:
-    accepted = score(HELDOUT, CHECK) >= CHECK.threshold
+    accepted = FeatureModel(CHECK).score(HELDOUT) >= CHECK.threshold
     assert accepted.mean() == pytest.approx(0.99, abs=0.0011)
 
 
@@ -40,7 +40,7 @@ def test_the_distance_is_mahalanobis_where_every_direction_is_kept() -> None:
 
 def test_the_score_falls_from_one_to_nothing_as_features_move_away() -> None:
     away = CHECK.mean + np.outer([0, 1, 3, 10, 1e3, 1e9], CHECK.std)
-    scores = score(away, CHECK)
+    scores = FeatureModel(CHECK).score(away)
     assert scores[0] == 1
     assert scores.tolist() == sorted(scores, reverse=True)
     assert scores[-1] < 1e-9
@@ -49,16 +49,16 @@ def test_the_score_falls_from_one_to_nothing_as_features_move_away() -> None:
 
 def test_a_break_with_the_training_correlations_is_seen_though_each_feature_is_usual() -> None:
     shuffled = np.stack([RANDOM.permutation(column) for column in HELDOUT.T], 1)
-    assert (score(shuffled, CHECK) < CHECK.threshold).mean() > 0.9
+    assert (FeatureModel(CHECK).score(shuffled) < CHECK.threshold).mean() > 0.9
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_features_that_are_not_finite_score_nothing_and_raise_nothing(value: float) -> None:
     broken = HELDOUT[:2].copy()
     broken[0, 3] = value
-    scores = score(broken, CHECK)
+    scores = FeatureModel(CHECK).score(broken)
     assert scores[0] == 0
-    assert scores[1] == score(HELDOUT[:2], CHECK)[1]
+    assert scores[1] == FeatureModel(CHECK).score(HELDOUT[:2])[1]
 
 
 def test_a_channel_that_never_fired_in_training_does_not_refuse_by_itself() -> None:
@@ -66,13 +66,13 @@ def test_a_channel_that_never_fired_in_training_does_not_refuse_by_itself() -> N
     train[:, 0] = heldout[:, 0] = 0
     check = fit_input_check(train, heldout)
     heldout[:, 0] = 0.001 * np.median(TRAIN.std(0))
-    assert (score(heldout, check) >= check.threshold).mean() > 0.98
+    assert (FeatureModel(check).score(heldout) >= check.threshold).mean() > 0.98
 
 
 def test_few_radiographs_give_fewer_components_and_no_error() -> None:
     check = fit_input_check(TRAIN[:10], HELDOUT[:10])
     assert len(check.components) == 9
-    assert np.isfinite(score(HELDOUT, check)).all()
+    assert np.isfinite(FeatureModel(check).score(HELDOUT)).all()
 
 
 def test_what_is_stored_is_small_and_is_what_was_fitted() -> None:

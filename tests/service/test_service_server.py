@@ -27,12 +27,20 @@ from chestxray.service.settings import load_settings
 serve(load_settings(bundle=sys.argv[1], port=0, threads=2, workers=int(sys.argv[2])))
 """
 
+# The pause before a replacement becomes the moment at which the signal comes.
+SIGTERM_IN_PAUSE = """
+import os, signal, time
+time.sleep = lambda _: os.kill(os.getpid(), signal.SIGTERM)
+"""
+
 
 @contextmanager
-def server(bundle: Path, workers: int = 1) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def server(
+    bundle: Path, workers: int = 1, prelude: str = ""
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A server process and its port."""
     with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(bundle), str(workers)],
+        [sys.executable, "-c", prelude + PROGRAM, str(bundle), str(workers)],
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
@@ -99,6 +107,15 @@ def test_a_worker_that_is_killed_is_replaced_and_all_end_with_0_on_sigterm(
         )
         wait_until(lambda: answers(port))
         process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
+def test_sigterm_while_a_worker_is_being_replaced_leaves_none_behind(
+    tiny_bundle: Path, wait_until: Callable[..., None]
+) -> None:
+    with server(tiny_bundle, workers=2, prelude=SIGTERM_IN_PAUSE) as (process, port):
+        wait_until(lambda: answers(port))
+        os.kill(children(process.pid)[0], signal.SIGKILL)
         assert process.wait(60) == 0
 
 

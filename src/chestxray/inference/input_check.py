@@ -61,11 +61,6 @@ class FeatureModel:
         return np.where(finite, 1 / (1 + self._odds_at_threshold * ratio**2), 0.0)
 
 
-def score(features: NDArray[np.floating], check: InputCheck) -> NDArray[np.float64]:
-    """Pooled features (N, C) → score (N,) in [0, 1]; see :meth:`FeatureModel.score`."""
-    return FeatureModel(check).score(features)
-
-
 def fit_input_check(
     train_features: NDArray[np.floating],
     heldout_features: NDArray[np.floating],

@@ -111,19 +111,24 @@ class Supervisor:
         """Return when all processes have ended after a signal."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        self._workers = [self._start() for _ in range(self._settings.workers)]
+        for _ in range(self._settings.workers):
+            self._add_worker()
         while self._workers:
             ended = multiprocessing.connection.wait([w.sentinel for w in self._workers], timeout=1)
             for worker in [w for w in self._workers if w.sentinel in ended]:
                 self._workers.remove(worker)
                 if not self._stopping:
                     time.sleep(RESTART_PAUSE_S)
-                    self._workers.append(self._start())
+                    self._add_worker()
 
-    def _start(self) -> SpawnProcess:
+    def _add_worker(self) -> None:
+        if self._stopping:
+            return
         worker = self._context.Process(target=_serve_on, args=(self._listener, self._settings))
         worker.start()
-        return worker
+        self._workers.append(worker)
+        if self._stopping:  # the signal came while it started, and did not reach it
+            worker.terminate()
 
     def _stop(self, _: int, __: FrameType | None) -> None:
         self._stopping = True
