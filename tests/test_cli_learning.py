@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from chestxray import cli
+from chestxray.evaluation.evaluate import points_of
 from chestxray.inference import Predictor, read_bundle
 from factories.datasets import write_dataset
 
@@ -154,7 +155,7 @@ def test_export_writes_the_run_in_fp32_and_quotes_the_report(trained, data, repo
     assert manifest.precision == "fp32"
     assert [entry["dataset"] for entry in manifest.metrics] == ["training data", "elsewhere"]
     told = json.loads(report.read_text(encoding="utf-8"))
-    assert manifest.metrics[1]["operating_points"] == told["operating_points"]
+    assert manifest.metrics[1]["operating_points"] == points_of(told)
     int8 = read_bundle(trained.folder / "bundle").manifest
     assert manifest.training["config"] == int8.training["config"]
     assert manifest.created == int8.created
@@ -163,7 +164,8 @@ def test_export_writes_the_run_in_fp32_and_quotes_the_report(trained, data, repo
 def test_calibrate_makes_a_bundle_that_evaluate_takes(trained, elsewhere, tmp_path):
     bundle, new = trained.folder / "bundle", tmp_path / "new"
     answer = chestxray("calibrate", "--data", elsewhere, "--bundle", bundle, "--out", new)
-    assert (answer.code, answer.err) == (0, "")
+    assert answer.code == 0
+    assert "not shown to pay" in answer.err  # 30 radiographs are too few to say
     assert read_bundle(new).manifest.calibration.n == 30
     assert read_bundle(new).model == read_bundle(bundle).model
     answer = chestxray("evaluate", "--data", elsewhere, "--bundle", new, "--out", tmp_path)

@@ -105,6 +105,29 @@ def test_labels_csv_names_the_patient_of_the_files_that_it_lists(tmp_path):
     assert found["NORMAL/n.png"].subject == "NORMAL/n.png"
 
 
+def test_labels_csv_may_name_the_view_of_the_files_that_it_lists(tmp_path):
+    folder = folder_of(tmp_path, "NORMAL/a.png", "NORMAL/b.png", "NORMAL/IM-0001-0001.png")
+    write_labels(
+        folder,
+        [
+            {"file": "NORMAL/a.png", "patient": "7", "view": "PA"},
+            {"file": "NORMAL/b.png", "patient": "8", "view": ""},
+        ],
+    )
+    found = by_path(read_dataset(folder))
+    assert [found[f"NORMAL/{name}"].view for name in ("a.png", "b.png", "IM-0001-0001.png")] == [
+        "PA",
+        None,
+        None,
+    ]
+
+
+def test_labels_csv_without_a_view_names_none(tmp_path):
+    folder = folder_of(tmp_path)
+    write_labels(folder, [{"file": "NORMAL/n.png", "patient": "1"}])
+    assert {s.view for s in read_dataset(folder)} == {None}
+
+
 def test_labels_csv_without_the_columns_is_an_error(tmp_path):
     folder = folder_of(tmp_path)
     write_labels(folder, [{"image": "NORMAL/n.png", "patient": "1"}])

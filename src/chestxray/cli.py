@@ -30,7 +30,9 @@ from chestxray.errors import ChestXrayError, ConfigError, RequestError
 
 if TYPE_CHECKING:
     from chestxray.dataset import Sample
+    from chestxray.evaluation.evaluate import Scored
     from chestxray.inference import Manifest
+    from chestxray.learning.learning_curve import BetterFrom, Step
     from chestxray.service.schemas import BatchElement
 
 EXIT_FAILED, EXIT_WRONG_USE, EXIT_SOME_FAILED = 1, 2, 3
@@ -77,6 +79,10 @@ def main() -> None:
 def _fail(message: str, code: int) -> int:
     print(f"chestxray: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
     return code
+
+
+def _warn(message: str) -> None:
+    print(f"chestxray: warning: {message}", file=sys.stderr)  # noqa: T201
 
 
 def _say(message: str) -> None:
@@ -203,6 +209,7 @@ def train(
         Path | None, typer.Option(exists=True, help=".pth, .safetensors or an earlier run")
     ] = None,
     folds: Annotated[int | None, typer.Option(min=2, help="cross-validate instead")] = None,
+    seeds: Annotated[int | None, typer.Option(min=2, help="repeat with so many seeds")] = None,
     external: ExternalFolders = None,
 ) -> None:
     """Train as CONFIG says and export RUN/bundle. The same command resumes a killed run."""
@@ -210,15 +217,18 @@ def train(
 
     with _extra("train"):
         from chestxray.learning.config import read_config  # noqa: PLC0415
-        from chestxray.learning.cross_validation import cross_validate  # noqa: PLC0415
         from chestxray.learning.export import export as export_run  # noqa: PLC0415
+        from chestxray.learning.repetition import cross_validate, repeat  # noqa: PLC0415
         from chestxray.learning.training import train as train_run  # noqa: PLC0415
 
     told, samples, others = read_config(config), read_dataset(data), _read_datasets(external)
+    if folds is not None and seeds is not None:
+        raise ConfigError("choose --folds or --seeds")
     with _progress() as progress:
-        if folds is not None:
-            result = cross_validate(
-                told, samples, out, folds, init=init, progress=progress, say=_say
+        if folds is not None or seeds is not None:
+            repetition, times = (cross_validate, folds) if folds else (repeat, seeds or 0)
+            result = repetition(
+                told, samples, out, times, init=init, external=others, progress=progress, say=_say
             )
             for name, figure in result["summary"].items():
                 _say(f"{name:12} {figure['mean']:.4f} ± {figure['std']:.4f}")
@@ -267,12 +277,43 @@ def calibrate(
     bundle: BundleFolder = None,
 ) -> None:
     """Fit calibration and operating points to a site's own radiographs, as a new bundle."""
-    from chestxray.inference import BUNDLED, read_bundle  # noqa: PLC0415
+    from chestxray.inference import BUNDLED  # noqa: PLC0415
     from chestxray.learning.recalibration import recalibrate  # noqa: PLC0415
 
     with _progress() as progress:
-        recalibrate(data, bundle or BUNDLED, out, threads=_cores(), progress=progress)
-    _describe(read_bundle(out).manifest, out)
+        made = recalibrate(data, bundle or BUNDLED, out, threads=_cores(), progress=progress)
+    _print_learning_curve(made.curve)
+    _say_from_when_it_pays(made.better_from, made.n)
+    _describe(made.manifest, out)
+
+
+def _print_learning_curve(curve: list[Step]) -> None:
+    if not curve:
+        return
+    _say("fitted to  log loss                      Youden index")
+    _say("         n    old     new  better in       old     new  better in")
+    for step in curve:
+        compared = "     ".join(
+            f"{c['old']:6.3f}  {c['new']:6.3f}  {c['better']:9.0%}"
+            for c in (step["log_loss"], step["youden"])
+        )
+        _say(f"{step['n']:10} {compared}")
+
+
+def _say_from_when_it_pays(better_from: BetterFrom, n: int) -> None:
+    """One sentence for what is shown to pay, and a warning for what is not."""
+    first = {"probabilities": better_from["probabilities"], "decisions": better_from["decisions"]}
+    shown = " and ".join(
+        f"for {what} from about {at} radiographs on" for what, at in first.items() if at is not None
+    )
+    if shown:
+        _say(f"On this data recalibrating pays {shown}; you gave {n}.")
+    missing = " and ".join(what for what, at in first.items() if at is None)
+    if missing:
+        _warn(
+            f"not shown to pay for {missing} with the {n} radiographs given: "
+            "keep the old bundle for these, or label more"
+        )
 
 
 @app.command()
@@ -280,32 +321,76 @@ def evaluate(
     data: Folder,
     out: Annotated[Path, typer.Option(file_okay=False, help="folder of the report")],
     bundle: BundleFolder = None,
+    *,
+    heldout: Annotated[
+        bool, typer.Option("--heldout", help="only subjects the bundle was not trained on")
+    ] = False,
+    prevalence: Annotated[
+        float | None, typer.Option(help="of PNEUMONIA where you work, for predictive values")
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(file_okay=False, help="folder of a bundle to compare with")
+    ] = None,
+    stress: Annotated[
+        bool, typer.Option("--stress", help="also score corrupted copies, over 60 of each file")
+    ] = False,
 ) -> None:
-    """Score DIR/NORMAL and DIR/PNEUMONIA through a bundle: report.json and predictions.csv."""
+    """Judge a bundle on DIR/NORMAL and DIR/PNEUMONIA: report.html, .json and predictions.csv."""
     from chestxray.dataset import read_dataset  # noqa: PLC0415
+    from chestxray.evaluation.comparison import comparison_of  # noqa: PLC0415
     from chestxray.evaluation.evaluate import (  # noqa: PLC0415
+        check_prevalence,
         report_of,
         score_samples,
+        write_json,
         write_report,
     )
+    from chestxray.evaluation.heldout import heldout_samples  # noqa: PLC0415
+    from chestxray.evaluation.metrics import FIGURES  # noqa: PLC0415
     from chestxray.inference import BUNDLED, Predictor  # noqa: PLC0415
 
+    with _extra("evaluate"):
+        from chestxray.evaluation import stress as stressing  # noqa: PLC0415
+        from chestxray.evaluation.report import write_html  # noqa: PLC0415
+        from chestxray.evaluation.shortcuts import shortcut_floor  # noqa: PLC0415
+
+    if prevalence is not None:
+        check_prevalence(prevalence)
     predictor = Predictor.load(bundle or BUNDLED)
+    other = Predictor.load(compare) if compare is not None else None
     samples = read_dataset(data)
-    with _bar("evaluate", len(samples)) as on_scored:
-        scored = score_samples(predictor, samples, threads=_cores(), on_scored=on_scored)
-    report = report_of(predictor, scored, data.resolve().name, "all")
+    if heldout:
+        judged = [p.manifest for p in (predictor, other) if p is not None]
+        samples = heldout_samples(samples, judged)
+
+    def score(by: Predictor, what: str) -> list[Scored]:
+        with _bar(what, len(samples)) as on_scored:
+            return score_samples(by, samples, threads=_cores(), on_scored=on_scored)
+
+    scored = score(predictor, "evaluate")
+    split = "held-out subjects" if heldout else "all"
+    report = report_of(predictor, scored, data.resolve().name, split, prevalence=prevalence)
+    if other is not None:
+        report["comparison"] = comparison_of(predictor, scored, other, score(other, "compare"))
+    report["shortcuts"] = shortcut_floor(samples, threads=_cores())
     write_report(report, scored, out)
+    stressed = None
+    if stress:
+        with _bar("stress", stressing.n_predictions(samples)) as on_scored:
+            stressed = stressing.stress(predictor, samples, threads=_cores(), on_scored=on_scored)
+        write_json(stressed, out / "stress.json")
+    write_html(report, scored, predictor.manifest, out / "report.html", stress=stressed)
     _say(
         f"n = {report['n']} of {report['n_subjects']} subjects, {report['n_refused']} refused, "
         f"{report['n_unreadable']} unreadable; operating point {report['operating_point']}"
     )
-    for name in ("auroc", "accuracy", "sensitivity", "specificity", "precision", "brier", "ece"):
+    for name in FIGURES:
         figure = report[name]
         if figure["value"] is not None:
             _say(
                 f"{name:12} {figure['value']:.4f}  ({figure['ci_low']:.4f}–{figure['ci_high']:.4f})"
             )
+    _say(f"{out / 'report.html'}")
 
 
 def _describe(manifest: Manifest, folder: Path) -> None:

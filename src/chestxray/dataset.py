@@ -2,8 +2,9 @@
 
 A data set is a folder with ``NORMAL/`` and ``PNEUMONIA/``. The subject of a file follows from its
 published name (Kermany 2018) or from a ``labels.csv`` in the folder with the columns ``file`` and
-``patient``; a file of any other name is its own subject. Files are identified by the SHA-256 of
-their bytes; exact duplicates tie their subjects together, so no split can part them.
+``patient``; a file of any other name is its own subject. An optional column ``view`` (AP, PA, …)
+goes with the sample. Files are identified by the SHA-256 of their bytes; exact duplicates tie their
+subjects together, so no split can part them.
 
 Does not: decode an image, or judge whether a file is one (``imaging`` does).
 """
@@ -39,7 +40,7 @@ class Sample:
 
     ``path`` is relative to the data set's folder, with ``/``; ``file`` is where it lies.
     ``subject`` names one patient; ``group`` is ``bacteria``, ``virus``, ``IM``, ``NORMAL2-IM`` or
-    None.
+    None; ``view`` is the projection (AP, PA, …) where ``labels.csv`` names it.
     """
 
     path: str
@@ -48,6 +49,7 @@ class Sample:
     subject: str
     group: str | None
     sha256: str
+    view: str | None = None
 
 
 def read_dataset(folder: Path) -> list[Sample]:
@@ -57,7 +59,7 @@ def read_dataset(folder: Path) -> list[Sample]:
         EmptyDatasetError: a truth has no file, or there is no such folder.
         DatasetError: ``labels.csv`` lacks the columns ``file`` and ``patient``.
     """
-    patients = _read_patients(folder)
+    labels = _read_labels(folder)
     samples = []
     for truth in TRUTHS:
         files = [f for f in sorted((folder / truth).rglob("*")) if _is_sample(f, folder)]
@@ -65,9 +67,10 @@ def read_dataset(folder: Path) -> list[Sample]:
             raise EmptyDatasetError(f"{folder} has no files in {truth}/")
         for file in files:
             path = file.relative_to(folder).as_posix()
-            subject, group = _subject_of(path, patients)
+            subject, group = _subject_of(path, labels)
             sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-            samples.append(Sample(path, file, truth, subject, group, sha256))
+            view = labels.get(path, {}).get("view") or None
+            samples.append(Sample(path, file, truth, subject, group, sha256, view))
     return samples
 
 
@@ -76,7 +79,8 @@ def _is_sample(file: Path, folder: Path) -> bool:
     return file.is_file() and not hidden and file.name != "labels.csv"
 
 
-def _read_patients(folder: Path) -> dict[str, str]:
+def _read_labels(folder: Path) -> dict[str, dict[str, str]]:
+    """The rows of ``labels.csv`` by path; none where there is no such file."""
     table = folder / "labels.csv"
     if not table.is_file():
         return {}
@@ -84,12 +88,12 @@ def _read_patients(folder: Path) -> dict[str, str]:
         rows = csv.DictReader(lines)
         if not {"file", "patient"} <= set(rows.fieldnames or ()):
             raise DatasetError(f"{table} lacks the columns file and patient")
-        return {row["file"]: row["patient"] for row in rows}
+        return {row["file"]: row for row in rows}
 
 
-def _subject_of(path: str, patients: dict[str, str]) -> tuple[str, str | None]:
-    if path in patients:
-        return f"patient {patients[path]}", None
+def _subject_of(path: str, labels: dict[str, dict[str, str]]) -> tuple[str, str | None]:
+    if path in labels:
+        return f"patient {labels[path]['patient']}", None
     name = path.rsplit("/", 1)[-1]
     for pattern in _PUBLISHED_NAMES:
         if match := pattern.match(name):
@@ -105,7 +109,7 @@ def duplicates(samples: Iterable[Sample]) -> list[list[Sample]]:
     return [copies for copies in same.values() if len(copies) > 1]
 
 
-def _clusters(samples: Sequence[Sample]) -> list[list[Sample]]:
+def inseparable(samples: Sequence[Sample]) -> list[list[Sample]]:
     """Samples that must stay together: of one subject, or of subjects that share a duplicate."""
     parent = {sample.subject: sample.subject for sample in samples}
 
@@ -163,7 +167,7 @@ def split_heldout(samples: Sequence[Sample], heldout: float, seed: int) -> Split
 
 def _deal(samples: Sequence[Sample], shares: list[float], seed: int) -> list[list[Sample]]:
     strata: dict[tuple[str, str], list[list[Sample]]] = defaultdict(list)
-    for cluster in _clusters(sorted(samples, key=lambda s: s.path)):
+    for cluster in inseparable(sorted(samples, key=lambda s: s.path)):
         strata[cluster[0].truth, cluster[0].group or ""].append(cluster)
     hands: list[list[Sample]] = [[] for _ in shares]
     generator = random.Random(seed)  # noqa: S311 - reproducible, not secret

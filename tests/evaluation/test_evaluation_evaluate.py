@@ -1,22 +1,27 @@
 import csv
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from chestxray import imaging
 from chestxray.dataset import read_dataset
-from chestxray.errors import EmptyDatasetError
-from chestxray.evaluation.evaluate import report_of, score_samples, write_report
+from chestxray.errors import ConfigError, EmptyDatasetError
+from chestxray.evaluation.evaluate import points_of, report_of, score_samples, write_report
+from chestxray.evaluation.metrics import (
+    FIGURES,
+    negative_predictive_value,
+    positive_predictive_value,
+)
 from chestxray.inference import Predictor
 from factories import images
 from factories.bundles import write_tiny_bundle
 from factories.datasets import radiograph_levels, write_dataset, write_files
-
-FIGURES = ("auroc", "accuracy", "sensitivity", "specificity", "precision", "brier", "ece")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +51,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def written(tmp_path_factory: pytest.TempPathFactory, predictor: Predictor, dataset: Path) -> Path:
     out = tmp_path_factory.mktemp("report") / "new"
     scored = score_samples(predictor, read_dataset(dataset), threads=2)
-    write_report(report_of(predictor, scored, "tiny", "all"), scored, out)
+    write_report(report_of(predictor, scored, "tiny", "all", prevalence=0.1), scored, out)
     return out
 
 
@@ -135,6 +140,78 @@ def test_the_figures_follow_from_the_predictions(report, rows):
     assert report["precision"]["value"] == pytest.approx(truth[label].mean())
     assert report["auroc"]["value"] == pytest.approx(roc_auc_score(truth, probability), abs=1e-3)
     assert report["brier"]["value"] == pytest.approx(np.mean((probability - truth) ** 2), abs=1e-5)
+
+
+def test_the_confusion_matrix_of_each_operating_point_is_that_of_scikit_learn(report, rows):
+    truth = [row["truth"] for row in rows]
+    for point in report["operating_points"].values():
+        label = [float(row["probability"]) >= point["threshold"] for row in rows]
+        labels = ["PNEUMONIA" if positive else "NORMAL" for positive in label]
+        (tn, fp), (fn, tp) = confusion_matrix(truth, labels).tolist()
+        assert point["confusion"] == {"tp": tp, "fp": fp, "tn": tn, "fn": fn}
+
+
+def test_predictive_values_are_given_where_prevalence_is_known_or_asked_for(report, predictor):
+    folder = report["n_pneumonia"] / report["n"]
+    assert report["prevalence"] == {
+        "folder": folder,
+        "calibration": predictor.manifest.calibration.prevalence,
+        "asked": 0.1,
+    }
+    for point in report["operating_points"].values():
+        known = [(row["whose"], row["prevalence"]) for row in point["predictive_values"]]
+        assert known == [("folder", folder), ("calibration", 0.5), ("asked", 0.1)]
+        found = point["sensitivity"]["value"], point["specificity"]["value"]
+        for row in point["predictive_values"]:
+            for name, by_bayes in (
+                ("ppv", positive_predictive_value(*found, row["prevalence"])),
+                ("npv", negative_predictive_value(*found, row["prevalence"])),
+            ):
+                if row[name]["value"] is None:  # nobody is labelled so
+                    assert np.isnan(by_bayes)
+                else:
+                    assert row[name]["value"] == pytest.approx(by_bayes)
+                    assert row[name]["ci_low"] <= row[name]["value"] <= row[name]["ci_high"]
+
+
+@pytest.mark.parametrize("prevalence", [0.0, 1.0, -0.1, 60.0, float("nan")])
+def test_a_prevalence_that_is_no_share_is_refused(predictor, prevalence):
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        report_of(predictor, [], "tiny", "all", prevalence=prevalence)
+
+
+def test_a_manifest_quotes_of_the_operating_points_no_more_than_their_figures(report):
+    points = points_of(report)
+    assert set(points) == set(report["operating_points"])
+    for name, point in points.items():
+        assert set(point) == {"threshold", *FIGURES}
+        assert point["auroc"] == report["operating_points"][name]["auroc"]
+
+
+def test_the_parts_add_up_to_the_whole(report):
+    assert set(report["groups"]) == {"IM", "NORMAL2-IM", "virus", "bacteria"}
+    assert sum(group["n"] for group in report["groups"].values()) == report["n"] - 2  # unnamed
+    assert report["views"] == {}
+    assert report["duplicates"]["n_copies"] == report["n_duplicates"] == 1
+    assert report["duplicates"]["counted_once"]["n"] == report["n"] - 1
+    assert report["uncertain"]["n"] == report["n_uncertain"]
+
+
+def test_the_report_is_json_that_every_parser_reads(written):
+    def refuse(constant: str) -> None:
+        pytest.fail(f"{constant} is not JSON")
+
+    text = (written / "report.json").read_text(encoding="utf-8")
+    json.loads(text, parse_constant=refuse)
+
+
+def test_scoring_and_reporting_need_no_plotting_and_no_scikit_learn():
+    code = (
+        "import sys, chestxray.evaluation.comparison, chestxray.evaluation.heldout\n"
+        "print([m for m in ('matplotlib', 'jinja2', 'sklearn', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_the_number_of_threads_changes_nothing_but_the_time(predictor, dataset):

@@ -8,7 +8,10 @@ from chestxray.evaluation.metrics import (
     brier,
     ece,
     figures,
+    negative_predictive_value,
+    positive_predictive_value,
     precision,
+    resampled,
     sensitivity,
     specificity,
     subject_draws,
@@ -73,6 +76,47 @@ def test_a_weight_counts_as_that_many_radiographs():
     label, repeated_label = probability >= 0.5, repeated[1] >= 0.5
     for figure in (accuracy, sensitivity, specificity, precision):
         assert figure(truth, label, weights) == pytest.approx(figure(repeated[0], repeated_label))
+
+
+def test_many_weights_at_once_give_what_each_gives_alone():
+    truth, probability, _ = simulated(60, ties=True)
+    weights = np.random.default_rng(1).integers(0, 4, (5, 60)).astype(float)
+    weights[0] = 0
+    label = probability >= 0.5
+    for figure, answer in (
+        *((f, probability) for f in (auroc, brier, ece)),
+        *((f, label) for f in (accuracy, sensitivity, specificity, precision)),
+    ):
+        alone = [figure(truth, answer, w) for w in weights]
+        assert np.isnan(alone[0])
+        assert figure(truth, answer, weights) == pytest.approx(alone, nan_ok=True)
+
+
+def test_predictive_values_are_those_of_bayes_by_hand():
+    # Of 1000 people 100 have it: 90 found, 10 missed; of 900 without, 180 labelled all the same.
+    assert positive_predictive_value(0.9, 0.8, 0.1) == pytest.approx(90 / (90 + 180))
+    assert negative_predictive_value(0.9, 0.8, 0.1) == pytest.approx(720 / (720 + 10))
+
+
+def test_the_ppv_at_the_prevalence_of_the_data_is_the_precision():
+    truth, probability, _ = simulated()
+    label = probability >= 0.7
+    found = sensitivity(truth, label), specificity(truth, label)
+    assert positive_predictive_value(*found, truth.mean()) == pytest.approx(precision(truth, label))
+
+
+def test_predictive_values_of_labels_that_nobody_gets_are_nan():
+    assert np.isnan(positive_predictive_value(0.0, 1.0, 0.3))
+    assert np.isnan(negative_predictive_value(1.0, 0.0, 0.3))
+
+
+def test_figures_resampled_with_the_same_subjects_saw_the_same_draws():
+    truth, probability, _ = simulated(50)
+    subjects = [str(i // 2) for i in range(50)]
+    whole = resampled(truth, probability, 0.5, subjects, n_replicates=20)
+    draws = subject_draws(subjects, 20, seed=0)
+    for weights, drawn in zip(draws, whole["brier"].draws, strict=True):
+        assert drawn == pytest.approx(brier(truth, probability, weights))
 
 
 def test_ece_is_the_weighted_gap_of_fifteen_equal_bins():

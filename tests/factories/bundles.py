@@ -19,6 +19,7 @@ from chestxray.imaging import to_input
 from chestxray.imaging.synthetic import synthetic_radiograph
 from chestxray.inference.bundle import Manifest, write_bundle
 from chestxray.inference.input_check import fit_input_check
+from chestxray.inference.polarity import fit_polarity
 
 SIDE_PX = 64
 CELL_PX = 8
@@ -113,6 +114,9 @@ def tiny_manifest(model: bytes, side_px: int = SIDE_PX, **changes: Any) -> Manif
         },
         "default_operating_point": "balanced",
         "uncertainty": {"margin": 0.01, "rule": "chosen for tests"},
+        "polarity": fit_polarity(
+            [synthetic_radiograph(seed, side_px) for seed in range(32)]
+        ).model_dump(),
         "input_check": check | {"distance_at_threshold": 2 * check["distance_at_threshold"]},
         "reference_answers": [{"seed": seed, "logit": float(logit[seed])} for seed in range(2)],
         "training": {"seed": 0},

@@ -62,7 +62,13 @@ def test_no_change_is_made_where_none_is_asked_for(image):
 @pytest.mark.parametrize("name", [n for n in Augmentation.model_fields if n.endswith("_p")])
 def test_every_change_can_be_asked_for_by_itself(image, name):
     augment = Augmenter(NEVER.model_copy(update={name: 1.0}), 64)
-    assert any((augment(image, 0, 0, index) != image).any() for index in range(3))
+    other = radiograph_levels(5, opacity=False)
+    assert any((augment(image, 0, 0, index, other) != image).any() for index in range(3))
+
+
+def test_surroundings_are_swapped_only_where_there_are_others(image):
+    augment = Augmenter(NEVER.model_copy(update={"swap_p": 1.0}), 64)
+    np.testing.assert_array_equal(augment(image, 0, 0, 0), image)
 
 
 def test_an_augmented_radiograph_still_resembles_itself(image):

@@ -77,4 +77,4 @@ def test_a_config_survives_being_written_as_json(tmp_path):
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_every_shipped_config_is_valid(file):
-    assert read_config(file).stages[-1].side_px == 224
+    assert read_config(file).epochs >= 1

@@ -5,7 +5,14 @@ import torch
 from chestxray import imaging
 from chestxray.dataset import read_dataset
 from chestxray.errors import DatasetError
-from chestxray.learning.inputs import AugmentedInputs, decode, epoch_batches, targets_of
+from chestxray.learning.inputs import (
+    AugmentedInputs,
+    EpochSampler,
+    decode,
+    epoch_batches,
+    strata_of,
+    targets_of,
+)
 from factories import images
 from factories.datasets import radiograph_levels, write_files
 
@@ -83,7 +90,9 @@ def test_an_epoch_shows_every_image_once_but_for_an_incomplete_last_batch(tiny_c
     config = tiny_config(batch_size=16, augmentation=none)
     seen = []
     for epoch in range(2):
-        batches = list(epoch_batches(levels, np.arange(50, dtype=np.float32), config, epoch))
+        batches = list(
+            epoch_batches(levels, np.arange(50, dtype=np.float32), [""] * 50, config, epoch)
+        )
         assert [len(inputs) for inputs, _ in batches] == [16, 16, 16]
         for inputs, targets in batches:
             shown = torch.round((inputs[:, 0, 0, 0] * config.std + config.mean) * 255)
@@ -97,5 +106,39 @@ def test_batches_have_the_size_of_the_stage(tiny_config):
     levels = np.zeros((16, 64, 64), np.uint8)
     config = tiny_config()
     for epoch, side_px in ((0, 32), (1, 64)):
-        inputs, _ = next(iter(epoch_batches(levels, np.zeros(16, np.float32), config, epoch)))
+        inputs, _ = next(
+            iter(epoch_batches(levels, np.zeros(16, np.float32), [""] * 16, config, epoch))
+        )
         assert inputs.shape == (16, 1, side_px, side_px)
+
+
+def test_every_stratum_is_drawn_as_often_and_none_of_its_images_again_before_all_were():
+    strata = ["rare"] * 5 + ["common"] * 35
+    for epoch in range(3):
+        order = [index for _, index in EpochSampler(strata, seed=1, epoch=epoch)]
+        assert len(order) == 40
+        counts = np.bincount(order, minlength=40)
+        assert counts[:5].tolist() == [4] * 5  # a half of 40 draws among five
+        assert counts[5:].sum() == 20
+        assert counts[5:].max() == 1
+
+
+def test_the_order_follows_from_seed_and_epoch():
+    strata = ["a"] * 7 + ["b"] * 4
+
+    def order(seed: int, epoch: int) -> list[tuple[int, int]]:
+        return list(EpochSampler(strata, seed, epoch))
+
+    assert order(0, 1) == order(0, 1)
+    assert order(0, 1) != order(0, 2)
+    assert order(0, 1) != order(1, 1)
+
+
+def test_samples_are_drawn_by_group_and_by_truth_where_they_have_none(few_samples, tmp_path):
+    assert strata_of(few_samples, "groups") == [s.group for s in few_samples]
+    assert set(strata_of(few_samples, "plain")) == {""}
+    picture = images.png(radiograph_levels(0, opacity=False))
+    unnamed = read_dataset(
+        write_files(tmp_path, {NORMAL: picture, "PNEUMONIA/p.png": picture + b" "})
+    )
+    assert strata_of(unnamed, "groups") == ["NORMAL", "PNEUMONIA"]

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from chestxray.learning.networks import NETWORKS, ResNet
+from chestxray.learning.networks import NETWORKS, ResNet, standardise
 
 DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
 
@@ -125,3 +125,17 @@ def test_evidence_has_seven_by_seven_cells_at_224():
     with torch.no_grad():
         out = settled("resnet18", seed=0)(torch.zeros(1, 1, 224, 224))
     assert (out.logit.shape, out.evidence.shape) == ((1,), (1, 7, 7))
+
+
+def test_brightness_and_contrast_of_the_whole_picture_change_nothing():
+    network = settled("resnet18", seed=0)
+    inputs = torch.randn(2, 1, 96, 96)
+    with torch.no_grad():
+        plain, changed = network(inputs), network(0.4 * inputs - 1.3)
+    torch.testing.assert_close(plain.logit, changed.logit, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(plain.evidence, changed.evidence, rtol=1e-3, atol=1e-3)
+
+
+def test_an_empty_picture_does_not_become_noise():
+    nearly_empty = 1e-4 * torch.randn(1, 1, 32, 32) + 0.7
+    assert standardise(nearly_empty).abs().max() < 0.01

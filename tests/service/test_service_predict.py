@@ -15,6 +15,7 @@ from chestxray.inference import Predictor, render_heatmap
 from chestxray.service.answers import batch_element
 from chestxray.service.schemas import PredictOptions
 from factories import images
+from factories.datasets import radiograph_levels
 from factories.requests import decoded_png, predict, predict_batch, radiograph_png
 
 NOISE = images.png(np.random.default_rng(0).integers(0, 256, (96, 96), np.uint8))
@@ -79,6 +80,21 @@ def test_heatmap_evidence_and_preview_come_when_asked_for(
     np.testing.assert_allclose(answer["evidence"], expected.evidence, atol=1e-4)
     with Image.open(io.BytesIO(decoded_png(answer["preview"]))) as preview:
         assert (preview.mode, preview.size) == ("L", (64, 64))
+
+
+def test_a_negative_is_read_the_other_way_round_with_a_warning_and_an_upright_preview(
+    client: httpx.Client,
+) -> None:
+    upright = radiograph_levels(3, opacity=False, side_px=64)
+    there = predict(client, images.png(upright), preview=True).json()
+    back = predict(client, images.png(255 - upright), preview=True).json()
+    assert there["warnings"] == []
+    assert [w for w in back["warnings"] if "inverted" in w]
+    assert back["probability"] == pytest.approx(there["probability"], abs=1e-4)
+    previews = [
+        np.asarray(Image.open(io.BytesIO(decoded_png(a["preview"]))), int) for a in (there, back)
+    ]
+    assert np.abs(previews[0] - previews[1]).max() <= 1
 
 
 def test_what_is_no_chest_is_refused_with_its_score(client: httpx.Client) -> None:

@@ -4,7 +4,8 @@ Into the output folder go ``report.json`` (figures) and ``predictions.csv`` (a r
 Every readable radiograph is scored, also one that the input check would refuse; files that cannot
 be read are counted and named in the report.
 
-Does not: look into the network; it asks the predictor, as every user of the bundle does.
+Does not: look into the network; it asks the predictor, as every user of the bundle does. Nor draw
+(``report``): export calls this, and a site that calibrates has no plotting library.
 """
 
 from __future__ import annotations
@@ -17,12 +18,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from chestxray import imaging
-from chestxray.dataset import Sample, duplicates
-from chestxray.errors import ChestXrayError, EmptyDatasetError
-from chestxray.evaluation.metrics import Figure, figures
+from chestxray.dataset import Sample
+from chestxray.errors import ChestXrayError, ConfigError, EmptyDatasetError
+from chestxray.evaluation.breakdown import (
+    Answered,
+    by_certainty,
+    by_group,
+    by_view,
+    counted_once,
+)
+from chestxray.evaluation.curves import curves
+from chestxray.evaluation.metrics import (
+    FIGURES,
+    Bools,
+    Resampled,
+    negative_predictive_value,
+    positive_predictive_value,
+)
 from chestxray.inference import Prediction, Predictor
 
 COLUMNS = ("path", "subject", "group", "truth", "probability", "label", "accepted")
@@ -61,51 +74,129 @@ def score_samples(
     return scored
 
 
+def answered_of(scored: Iterable[Scored]) -> Answered:
+    """Those that could be read."""
+    read = [(s.sample, s.prediction) for s in scored if s.prediction is not None]
+    return Answered([sample for sample, _ in read], [prediction for _, prediction in read])
+
+
 def report_of(
-    predictor: Predictor, scored: Sequence[Scored], dataset: str, split: str
+    predictor: Predictor,
+    scored: Sequence[Scored],
+    dataset: str,
+    split: str,
+    *,
+    prevalence: float | None = None,
 ) -> dict[str, Any]:
     """All figures of a scored data set, as ``report.json`` has them.
 
+    Predictive values are given at the folder's prevalence of PNEUMONIA, at the calibration's, and
+    at ``prevalence``, if asked.
+
     Raises:
         EmptyDatasetError: no file of one of the truths could be read.
+        ConfigError: ``prevalence`` is no share between 0 and 1.
     """
-    read = [(s.sample, s.prediction) for s in scored if s.prediction is not None]
-    truth = np.array([sample.truth == "PNEUMONIA" for sample, _ in read], dtype=bool)
+    if prevalence is not None:
+        check_prevalence(prevalence)
+    answered = answered_of(scored)
+    truth, probability = answered.truth, answered.probability
     if not 0 < truth.sum() < len(truth):
         raise EmptyDatasetError("figures need readable radiographs of both truths")
-    probability = np.array([prediction.probability for _, prediction in read])
-    subjects = [sample.subject for sample, _ in read]
+    prevalences = {
+        "folder": float(truth.mean()),
+        "calibration": predictor.manifest.calibration.prevalence,
+        "asked": prevalence,
+    }
     points: dict[str, dict[str, Any]] = {}
     for name, point in predictor.manifest.operating_points.items():
-        at_point: dict[str, Figure] = figures(truth, probability, point.threshold, subjects)
-        points[name] = {"threshold": point.threshold, **at_point}
-    default = predictor.manifest.default_operating_point
+        at_point = answered.resampled(point.threshold)
+        points[name] = {
+            "threshold": point.threshold,
+            **{figure: at_point[figure].figure() for figure in FIGURES},
+            "confusion": _confusion(truth, probability >= point.threshold),
+            "predictive_values": _predictive_values(at_point, prevalences),
+        }
+    default, threshold = predictor.operating_point()
+    duplicated = counted_once(answered, threshold)
+    uncertain = by_certainty(answered, threshold)
     return {
         "dataset": dataset,
         "split": split,
-        "n": len(read),
-        "n_subjects": len(set(subjects)),
+        **answered.counts,
         "n_normal": int((~truth).sum()),
         "n_pneumonia": int(truth.sum()),
-        "n_refused": sum(not prediction.input_check.accepted for _, prediction in read),
-        "n_uncertain": sum(prediction.uncertain for _, prediction in read),
-        "n_unreadable": len(scored) - len(read),
+        "n_refused": answered.n_refused,
+        "n_uncertain": uncertain["n"],
+        "n_unreadable": len(scored) - len(truth),
         "unreadable": [
             {"path": s.sample.path, "code": s.error.code} for s in scored if s.error is not None
         ],
-        "n_duplicates": sum(len(c) - 1 for c in duplicates(sample for sample, _ in read)),
+        "n_duplicates": duplicated["n_copies"],
+        "bundle_name": predictor.manifest.name,
         "bundle_sha256": predictor.bundle_sha256,
         "operating_point": default,
-        **points[default],
+        "threshold": threshold,
+        **{figure: points[default][figure] for figure in FIGURES},
         "operating_points": points,
+        "prevalence": prevalences,
+        "groups": by_group(answered, threshold),
+        "views": by_view(answered, threshold),
+        "duplicates": duplicated,
+        "uncertain": uncertain,
+        "curves": curves(truth, probability),
     }
+
+
+def check_prevalence(prevalence: float) -> None:
+    """Raises ConfigError."""
+    if not 0 < prevalence < 1:
+        raise ConfigError(f"a prevalence lies between 0 and 1, not at {prevalence:g}")
+
+
+def points_of(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Threshold and seven figures of each operating point: what a manifest quotes of a report."""
+    kept = ("threshold", *FIGURES)
+    return {
+        name: {key: point[key] for key in kept}
+        for name, point in report["operating_points"].items()
+    }
+
+
+def _confusion(truth: Bools, positive: Bools) -> dict[str, int]:
+    return {
+        "tp": int((truth & positive).sum()),
+        "fp": int((~truth & positive).sum()),
+        "tn": int((~truth & ~positive).sum()),
+        "fn": int((truth & ~positive).sum()),
+    }
+
+
+def _predictive_values(
+    at_point: dict[str, Resampled], prevalences: dict[str, float | None]
+) -> list[dict[str, Any]]:
+    sensitivity, specificity = at_point["sensitivity"], at_point["specificity"]
+    rows: list[dict[str, Any]] = []
+    for whose, prevalence in prevalences.items():
+        if prevalence is None:
+            continue
+        row: dict[str, Any] = {"prevalence": prevalence, "whose": whose}
+        for name, value_of in (
+            ("ppv", positive_predictive_value),
+            ("npv", negative_predictive_value),
+        ):
+            row[name] = Resampled(
+                value_of(sensitivity.value, specificity.value, prevalence),
+                value_of(sensitivity.draws, specificity.draws, prevalence),
+            ).figure()
+        rows.append(row)
+    return rows
 
 
 def write_report(report: dict[str, Any], scored: Iterable[Scored], out: Path) -> None:
     """Write ``report.json`` and ``predictions.csv`` into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(report, indent=1, allow_nan=False)
-    (out / "report.json").write_text(text + "\n", encoding="utf-8")
+    write_json(report, out / "report.json")
     with (out / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(COLUMNS)
@@ -122,3 +213,9 @@ def write_report(report: dict[str, Any], scored: Iterable[Scored], out: Path) ->
                         str(s.prediction.input_check.accepted).lower(),
                     )
                 )
+
+
+def write_json(facts: dict[str, Any], file: Path) -> None:
+    """Write what anybody's JSON parser reads: no NaN, and nothing but UTF-8."""
+    text = json.dumps(facts, indent=1, allow_nan=False)
+    file.write_text(text + "\n", encoding="utf-8")

@@ -1,25 +1,30 @@
 """Figures of a binary classifier, with 95 % intervals bootstrapped by subject.
 
 All functions take ``truth`` (N,) bool, True for PNEUMONIA, and optional ``weights`` (N,): how often
-each radiograph counts. A bootstrap replicate draws subjects with replacement, and a radiograph
-then weighs as often as its subject was drawn: radiographs of one child are not independent.
-A figure whose denominator is empty is NaN.
+each radiograph counts; weights (R, N) give R figures at once. A bootstrap replicate draws subjects
+with replacement, and a radiograph then weighs as often as its subject was drawn: radiographs of one
+child are not independent. A figure whose denominator is empty is NaN, and None in a ``Figure``.
 
 Does not: choose thresholds (``learning.calibration``) or read files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
+Measured = Any
+"""A float; (R,) float where the weights are (R, N)."""
 
+FIGURES = ("auroc", "accuracy", "sensitivity", "specificity", "precision", "brier", "ece")
 ECE_BINS = 15
+N_REPLICATES = 1000
 
 
 class Figure(TypedDict):
@@ -30,60 +35,139 @@ class Figure(TypedDict):
     ci_high: float | None
 
 
-def _ratio(numerator: float, denominator: float) -> float:
-    return float(numerator / denominator) if denominator > 0 else float("nan")
+def _ratio(numerator: Measured, denominator: Measured) -> Measured:
+    nothing = np.full(np.shape(denominator), np.nan)
+    return np.divide(numerator, denominator, out=nothing, where=np.greater(denominator, 0))[()]
 
 
 def _weights(truth: Bools, weights: Floats | None) -> Floats:
     return np.ones(len(truth)) if weights is None else weights
 
 
-def auroc(truth: Bools, score: Floats, weights: Floats | None = None) -> float:
+def _share(of: Bools, among: Bools, weights: Floats) -> Measured:
+    return _ratio(weights @ (of & among), weights @ among)
+
+
+def auroc(truth: Bools, score: Floats, weights: Floats | None = None) -> Measured:
     """Area under the ROC curve: the chance that a PNEUMONIA scores above a NORMAL, ties half."""
-    weights = _weights(truth, weights)
-    _, level = np.unique(score, return_inverse=True)
-    positive = np.bincount(level, weights * truth)
-    negative = np.bincount(level, weights * ~truth)
-    below = np.cumsum(negative) - negative
-    return _ratio((positive * (below + negative / 2)).sum(), positive.sum() * negative.sum())
+    order = np.argsort(score)
+    _, first = np.unique(score[order], return_index=True)  # of each level, so that ties count half
+    ordered = _weights(truth, weights)[..., order]
+    positive = np.add.reduceat(ordered * truth[order], first, axis=-1)
+    negative = np.add.reduceat(ordered * ~truth[order], first, axis=-1)
+    below = np.cumsum(negative, axis=-1) - negative
+    right = (positive * (below + negative / 2)).sum(axis=-1)
+    return _ratio(right, positive.sum(axis=-1) * negative.sum(axis=-1))
 
 
-def accuracy(truth: Bools, positive: Bools, weights: Floats | None = None) -> float:
+def accuracy(truth: Bools, positive: Bools, weights: Floats | None = None) -> Measured:
     """Share of right labels; ``positive`` (N,) bool is the label."""
-    weights = _weights(truth, weights)
-    return _ratio(weights[positive == truth].sum(), weights.sum())
+    return _share(positive == truth, np.ones_like(truth), _weights(truth, weights))
 
 
-def sensitivity(truth: Bools, positive: Bools, weights: Floats | None = None) -> float:
+def sensitivity(truth: Bools, positive: Bools, weights: Floats | None = None) -> Measured:
     """Share of PNEUMONIA labelled so (recall)."""
-    weights = _weights(truth, weights)
-    return _ratio(weights[truth & positive].sum(), weights[truth].sum())
+    return _share(positive, truth, _weights(truth, weights))
 
 
-def specificity(truth: Bools, positive: Bools, weights: Floats | None = None) -> float:
+def specificity(truth: Bools, positive: Bools, weights: Floats | None = None) -> Measured:
     """Share of NORMAL labelled so."""
-    weights = _weights(truth, weights)
-    return _ratio(weights[~truth & ~positive].sum(), weights[~truth].sum())
+    return _share(~positive, ~truth, _weights(truth, weights))
 
 
-def precision(truth: Bools, positive: Bools, weights: Floats | None = None) -> float:
+def precision(truth: Bools, positive: Bools, weights: Floats | None = None) -> Measured:
     """Share of those labelled PNEUMONIA that are so (PPV at this folder's prevalence)."""
-    weights = _weights(truth, weights)
-    return _ratio(weights[truth & positive].sum(), weights[positive].sum())
+    return _share(truth, positive, _weights(truth, weights))
 
 
-def brier(truth: Bools, probability: Floats, weights: Floats | None = None) -> float:
+def brier(truth: Bools, probability: Floats, weights: Floats | None = None) -> Measured:
     """Mean squared error of the probability (Brier 1950)."""
     weights = _weights(truth, weights)
-    return _ratio((weights * (probability - truth) ** 2).sum(), weights.sum())
+    return _ratio(weights @ (probability - truth) ** 2, weights.sum(axis=-1))
 
 
-def ece(truth: Bools, probability: Floats, weights: Floats | None = None) -> float:
+def ece(truth: Bools, probability: Floats, weights: Floats | None = None) -> Measured:
     """Expected calibration error over 15 equal-width bins (Naeini et al. 2015)."""
     weights = _weights(truth, weights)
-    bins = np.minimum((probability * ECE_BINS).astype(int), ECE_BINS - 1)
-    gaps = np.bincount(bins, weights * (probability - truth), minlength=ECE_BINS)
-    return _ratio(np.abs(gaps).sum(), weights.sum())
+    in_bin = bin_of(probability)[:, np.newaxis] == np.arange(ECE_BINS)
+    gaps = weights @ (in_bin * (probability - truth)[:, np.newaxis])
+    return _ratio(np.abs(gaps).sum(axis=-1), weights.sum(axis=-1))
+
+
+def bin_of(probability: Floats) -> NDArray[np.int_]:
+    """Which of the 15 equal-width bins a probability lies in; 1 lies in the last."""
+    bins: NDArray[np.int_] = np.minimum((probability * ECE_BINS).astype(int), ECE_BINS - 1)
+    return bins
+
+
+def positive_predictive_value(
+    sensitivity: Measured, specificity: Measured, prevalence: float
+) -> Measured:
+    """Share of PNEUMONIA among those labelled so, where ``prevalence`` have it (Bayes)."""
+    found = sensitivity * prevalence
+    return _ratio(found, found + (1 - specificity) * (1 - prevalence))
+
+
+def negative_predictive_value(
+    sensitivity: Measured, specificity: Measured, prevalence: float
+) -> Measured:
+    """Share of NORMAL among those labelled so, where ``prevalence`` have PNEUMONIA (Bayes)."""
+    cleared = specificity * (1 - prevalence)
+    return _ratio(cleared, cleared + (1 - sensitivity) * prevalence)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Resampled:
+    """What a figure is, and what it is in each bootstrap replicate, (R,).
+
+    Figures that were resampled with the same subjects and seed are paired: replicate for replicate
+    they saw the same draws.
+    """
+
+    value: float
+    draws: Floats
+
+    def figure(self) -> Figure:
+        """With the interval from the 2.5th to the 97.5th percentile of the replicates."""
+        return figure_of(self.value, self.draws)
+
+
+def resampled(
+    truth: Bools,
+    probability: Floats,
+    threshold: float,
+    subjects: Sequence[str],
+    *,
+    n_replicates: int = N_REPLICATES,
+    seed: int = 0,
+) -> dict[str, Resampled]:
+    """The seven figures of ``probability`` (N,) at ``threshold``, in ``n_replicates`` draws."""
+    values = _seven(truth, probability, threshold, np.ones(len(truth)))
+    draws = subject_draws(subjects, n_replicates, seed)
+    at_once = max(1, 1_000_000 // len(truth))  # radiographs × replicates: bounds the memory
+    parts = [
+        _seven(truth, probability, threshold, np.stack(draws[start : start + at_once]))
+        for start in range(0, n_replicates, at_once)
+    ]
+    return {
+        name: Resampled(float(values[name]), np.concatenate([part[name] for part in parts]))
+        for name in FIGURES
+    }
+
+
+def _seven(
+    truth: Bools, probability: Floats, threshold: float, weights: Floats
+) -> dict[str, Measured]:
+    positive = probability >= threshold
+    return {
+        "auroc": auroc(truth, probability, weights),
+        "accuracy": accuracy(truth, positive, weights),
+        "sensitivity": sensitivity(truth, positive, weights),
+        "specificity": specificity(truth, positive, weights),
+        "precision": precision(truth, positive, weights),
+        "brier": brier(truth, probability, weights),
+        "ece": ece(truth, probability, weights),
+    }
 
 
 def figures(
@@ -92,28 +176,12 @@ def figures(
     threshold: float,
     subjects: Sequence[str],
     *,
-    n_replicates: int = 1000,
+    n_replicates: int = N_REPLICATES,
     seed: int = 0,
 ) -> dict[str, Figure]:
-    """All figures of ``probability`` (N,) at ``threshold`` with intervals.
-
-    The interval is the 2.5th to the 97.5th percentile over ``n_replicates`` draws of subjects.
-    """
-    positive = probability >= threshold
-    computed: dict[str, Callable[[Floats | None], float]] = {
-        "auroc": lambda w: auroc(truth, probability, w),
-        "accuracy": lambda w: accuracy(truth, positive, w),
-        "sensitivity": lambda w: sensitivity(truth, positive, w),
-        "specificity": lambda w: specificity(truth, positive, w),
-        "precision": lambda w: precision(truth, positive, w),
-        "brier": lambda w: brier(truth, probability, w),
-        "ece": lambda w: ece(truth, probability, w),
-    }
-    draws = {name: np.empty(n_replicates) for name in computed}
-    for replicate, weights in enumerate(subject_draws(subjects, n_replicates, seed)):
-        for name, compute in computed.items():
-            draws[name][replicate] = compute(weights)
-    return {name: _figure(compute(None), draws[name]) for name, compute in computed.items()}
+    """The seven figures of ``probability`` (N,) at ``threshold`` with intervals."""
+    of = resampled(truth, probability, threshold, subjects, n_replicates=n_replicates, seed=seed)
+    return {name: figure.figure() for name, figure in of.items()}
 
 
 def subject_draws(subjects: Sequence[str], n_replicates: int, seed: int) -> list[Floats]:
@@ -129,9 +197,10 @@ def subject_draws(subjects: Sequence[str], n_replicates: int, seed: int) -> list
     ]
 
 
-def _figure(value: float, draws: Floats) -> Figure:
+def figure_of(value: float, draws: Floats) -> Figure:
+    """``value`` with the interval from the 2.5th to the 97.5th percentile of ``draws``."""
     draws = draws[np.isfinite(draws)]
     if not np.isfinite(value) or len(draws) == 0:
         return Figure(value=None, ci_low=None, ci_high=None)
     low, high = np.percentile(draws, [2.5, 97.5])
-    return Figure(value=value, ci_low=float(low), ci_high=float(high))
+    return Figure(value=float(value), ci_low=float(low), ci_high=float(high))

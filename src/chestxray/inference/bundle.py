@@ -101,6 +101,19 @@ class InputCheck(_Facts):
         return self
 
 
+class Polarity(_Facts):
+    """``template`` is the mean training radiograph in 8 × 8 cells, mean 0, standard deviation 1. A
+    picture that correlates with it below ``inverted_below`` has its grey levels inverted and is
+    read the other way round. ``polarity`` computes and fits it.
+    """
+
+    template: Annotated[
+        list[Annotated[list[float], Field(min_length=8, max_length=8)]],
+        Field(min_length=8, max_length=8),
+    ]
+    inverted_below: float = Field(ge=-1, le=0)
+
+
 class Uncertainty(_Facts):
     """``uncertain`` is an answer whose calibrated logit is within ``margin`` of the threshold's."""
 
@@ -144,6 +157,7 @@ class Manifest(_Facts):
     reference_answers: list[ReferenceAnswer] = Field(min_length=1)
     training: dict[str, Any]
     metrics: list[dict[str, Any]]
+    polarity: Polarity
     input_check: InputCheck  # last: it is long and for no one to read
 
     @model_validator(mode="after")

@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chestxray.errors import BundleDamagedError, UnknownOperatingPointError
-from chestxray.imaging import Radiograph, to_input
+from chestxray.imaging import Radiograph, normalise, resize, to_input
 from chestxray.imaging.synthetic import synthetic_radiograph
 from chestxray.inference.bundle import BUNDLED, Bundle, Manifest, read_bundle
 from chestxray.inference.input_check import FeatureModel
 from chestxray.inference.network import CHUNK, NetworkAnswers, OnnxNetwork
+from chestxray.inference.polarity import is_inverted
 from chestxray.inference.probability import calibrated_logit, logit_of, sigmoid
 
 REFERENCE_TOLERANCE = 0.5
@@ -46,7 +47,9 @@ class Prediction:
 
     ``probability`` is the calibrated one of PNEUMONIA; the label is PNEUMONIA from ``threshold``
     up. ``uncertain`` means that the calibrated logit lies within the manifest's margin of the
-    threshold's. ``evidence`` (h, w) float32 is signed, in units of the uncalibrated ``logit``.
+    threshold's. ``inverted`` means that the grey levels were the wrong way round and the picture
+    was read as its negative. ``evidence`` (h, w) float32 is signed, in units of the uncalibrated
+    ``logit``.
     """
 
     label: Label
@@ -54,6 +57,7 @@ class Prediction:
     threshold: float
     operating_point: str
     uncertain: bool
+    inverted: bool
     input_check: InputCheckResult
     logit: float
     evidence: NDArray[np.float32]
@@ -97,16 +101,15 @@ class Predictor:
         prepare = self.manifest.preprocessing
         predictions: list[Prediction] = []
         for start in range(0, len(radiographs), CHUNK):
+            chunk = radiographs[start : start + CHUNK]
+            pictures = [resize(radiograph.pixels, prepare.side_px) for radiograph in chunk]
+            inverted = [is_inverted(picture, self.manifest.polarity) for picture in pictures]
             inputs = [
-                to_input(
-                    radiograph.pixels,
-                    side_px=prepare.side_px,
-                    mean=prepare.mean,
-                    std=prepare.std,
-                )
-                for radiograph in radiographs[start : start + CHUNK]
+                normalise(1 - picture if negative else picture, mean=prepare.mean, std=prepare.std)
+                for picture, negative in zip(pictures, inverted, strict=True)
             ]
-            predictions += self._predictions(self._network(np.stack(inputs)), name, threshold)
+            answers = self._network(np.stack(inputs))
+            predictions += self._predictions(answers, inverted, name, threshold)
         return predictions
 
     def operating_point(self, name: str | None = None) -> tuple[str, float]:
@@ -124,7 +127,7 @@ class Predictor:
         return name, points[name].threshold
 
     def _predictions(
-        self, answers: NetworkAnswers, name: str, threshold: float
+        self, answers: NetworkAnswers, inverted: list[bool], name: str, threshold: float
     ) -> list[Prediction]:
         calibrated = calibrated_logit(answers.logit, self.manifest.calibration)
         probability = sigmoid(calibrated)
@@ -138,6 +141,7 @@ class Predictor:
                 threshold=threshold,
                 operating_point=name,
                 uncertain=bool(uncertain[i]),
+                inverted=inverted[i],
                 input_check=InputCheckResult(bool(accepted[i]), float(score[i])),
                 logit=float(answers.logit[i]),
                 evidence=answers.evidence[i],

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from chestxray.learning.artefacts import blacken_sides, burn_marker, swap_surroundings
 from chestxray.learning.config import Augmentation
 
 cv2.setNumThreads(0)  # the loader's workers are the parallelism
@@ -25,13 +26,14 @@ cv2.setNumThreads(0)  # the loader's workers are the parallelism
 class Augmenter:
     """Changes an image the way acquisition and patients differ, reproducibly.
 
-    The changes go from the patient (flip, position, size) over the exposure (tone, gamma) and the
-    detector (blur, sharpening, noise) to the file (JPEG), erasing last.
+    The changes go from the patient (what surrounds the lungs, flip, position, size) over the
+    exposure (tone, gamma) and the detector (blur, sharpening, noise) to the file (bars, markers,
+    JPEG), erasing last.
     """
 
     def __init__(self, config: Augmentation, side_px: int) -> None:
-        c = config
-        self._transform = A.Compose(
+        self._config = c = config
+        self._place = A.Compose(
             [
                 A.HorizontalFlip(p=c.flip_p),
                 A.Affine(
@@ -45,35 +47,43 @@ class Augmenter:
                 A.RandomResizedCrop(
                     (side_px, side_px),
                     scale=(c.crop_scale_min, 1.0),
-                    ratio=(0.75, 1.33),
+                    ratio=(0.7, 1.43),
                     interpolation=cv2.INTER_AREA,
                     p=c.crop_p,
                 ),
                 A.Resize(side_px, side_px, interpolation=cv2.INTER_AREA),
+            ]
+        )
+        self._expose = A.Compose(
+            [
                 A.RandomBrightnessContrast(
                     brightness_limit=c.brightness,
                     contrast_limit=c.contrast,
                     brightness_by_max=True,
                     p=c.tone_p,
                 ),
-                A.RandomGamma(gamma_limit=(60, 170), p=c.gamma_p),
+                A.RandomGamma(gamma_limit=(50, 200), p=c.gamma_p),
                 A.OneOf(
                     [
-                        A.GaussianBlur(blur_limit=0, sigma_limit=(0.3, 1.6)),
+                        A.GaussianBlur(blur_limit=0, sigma_limit=(0.3, 2.2)),
                         A.Downscale(
-                            scale_range=(0.35, 0.8),
+                            scale_range=(0.25, 0.8),
                             interpolation_pair={
                                 "downscale": cv2.INTER_AREA,
                                 "upscale": cv2.INTER_LINEAR,
                             },
                         ),
                         A.UnsharpMask(blur_limit=(3, 7), alpha=(0.2, 0.8), threshold=0),
-                        A.CLAHE(clip_limit=(1.0, 3.0)),
+                        A.CLAHE(clip_limit=(1.0, 4.0)),
                     ],
                     p=c.sharpness_p,
                 ),
-                A.GaussNoise(std_range=(0.005, 0.06), p=c.noise_p),
-                A.ImageCompression(quality_range=(25, 95), p=c.jpeg_p),
+                A.GaussNoise(std_range=(0.005, 0.08), p=c.noise_p),
+            ]
+        )
+        self._store = A.Compose(
+            [
+                A.ImageCompression(quality_range=(15, 95), p=c.jpeg_p),
                 A.CoarseDropout(
                     num_holes_range=(1, 4),
                     hole_height_range=(0.08, 0.3),
@@ -85,10 +95,32 @@ class Augmenter:
         )
 
     def __call__(
-        self, image: NDArray[np.uint8], seed: int, epoch: int, index: int
+        self,
+        image: NDArray[np.uint8],
+        seed: int,
+        epoch: int,
+        index: int,
+        surroundings: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8]:
-        """(H, W) uint8 → (side_px, side_px) uint8, a function of (image, seed, epoch, index)."""
-        state = np.random.SeedSequence((seed, epoch, index)).generate_state(1)[0]
-        self._transform.set_random_seed(int(state))
-        changed: NDArray[np.uint8] = self._transform(image=image[:, :, None])["image"][:, :, 0]
-        return changed
+        """(H, W) uint8 → (side_px, side_px) uint8, a function of its arguments alone.
+
+        ``surroundings`` is another radiograph, whose frame may take the place of this one's.
+        """
+        c = self._config
+        random = np.random.default_rng((seed, epoch, index))
+        for part in (self._place, self._expose, self._store):
+            part.set_random_seed(int(random.integers(2**32)))
+        swapped, barred, marked = random.random(3) < (c.swap_p, c.bars_p, c.marker_p)
+        if swapped and surroundings is not None:
+            image = swap_surroundings(image, surroundings, random)
+        image = _apply(self._expose, _apply(self._place, image))
+        if barred:
+            image = blacken_sides(image, random)
+        if marked:
+            image = burn_marker(image, random)
+        return _apply(self._store, image)
+
+
+def _apply(part: A.Compose, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    changed: NDArray[np.uint8] = part(image=image[:, :, None])["image"][:, :, 0]
+    return changed

@@ -42,14 +42,19 @@ class Augmentation(_Section):
     rotate_deg: float = Field(10, ge=0, le=45, description="greatest rotation either way")
     affine_p: Fraction = Field(0.9, description="rotated, shifted, scaled, sheared")
     crop_p: Fraction = Field(0.7, description="cropped at random, then stretched")
-    crop_scale_min: float = Field(0.6, gt=0, le=1, description="least share of the area kept")
+    crop_scale_min: float = Field(0.5, gt=0, le=1, description="least share of the area kept")
     tone_p: Fraction = Field(0.9, description="brightness and contrast changed")
-    brightness: Fraction = Field(0.25, description="greatest shift, of the whole range")
-    contrast: Fraction = Field(0.5, description="greatest change of the factor, from 1")
-    gamma_p: Fraction = Field(0.4, description="gamma between 0.6 and 1.7")
-    sharpness_p: Fraction = Field(0.5, description="blurred, downscaled, sharpened or CLAHE")
+    brightness: Fraction = Field(0.15, description="greatest shift, of the whole range")
+    contrast: Fraction = Field(0.4, description="greatest change of the factor, from 1")
+    gamma_p: Fraction = Field(0.5, description="gamma between 0.5 and 2")
+    sharpness_p: Fraction = Field(0.6, description="blurred, downscaled, sharpened or CLAHE")
     noise_p: Fraction = Field(0.4, description="Gaussian noise")
-    jpeg_p: Fraction = Field(0.4, description="JPEG of quality 25 to 95")
+    jpeg_p: Fraction = Field(0.4, description="JPEG of quality 15 to 95")
+    bars_p: Fraction = Field(0.15, description="black bars at the sides")
+    marker_p: Fraction = Field(0.2, description="bright letters burned in near an edge")
+    swap_p: Fraction = Field(
+        0.3, description="what surrounds the lungs taken from another radiograph of any truth"
+    )
     erase_p: Fraction = Field(0.4, description="one to four rectangles erased")
 
 
@@ -72,8 +77,8 @@ class TrainConfig(_Section):
     warmup_epochs: float = Field(1.0, ge=0, description="linear; then a cosine to zero")
     ema_decay: float = Field(0.998, ge=0, lt=1, description="of the mean of the weights, a step")
     label_smoothing: float = Field(0.05, ge=0, lt=1, description="taken from the target")
-    class_weights: Literal["none", "balanced"] = Field(
-        "none", description="`balanced`: both truths weigh the same in the loss"
+    sampling: Literal["plain", "groups"] = Field(
+        "plain", description="`groups`: as many images of each group in an epoch"
     )
     mixup_alpha: float = Field(0.0, ge=0, description="of the beta distribution; 0 is off")
     precision: Literal["auto", "bf16", "fp32"] = Field(

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from chestxray import imaging
 from chestxray.dataset import Sample
 from chestxray.errors import ConfigError, ParityError
-from chestxray.evaluation.evaluate import report_of, score_samples
+from chestxray.evaluation.evaluate import points_of, report_of, score_samples
 from chestxray.imaging.synthetic import synthetic_radiograph
 from chestxray.inference import NetworkAnswers, OnnxNetwork, Predictor, write_bundle
 from chestxray.inference.bundle import (
@@ -38,6 +38,7 @@ from chestxray.inference.bundle import (
     Uncertainty,
 )
 from chestxray.inference.input_check import fit_input_check
+from chestxray.inference.polarity import fit_polarity
 from chestxray.inference.probability import calibrated_logit, sigmoid
 from chestxray.learning.augmentation import Augmenter
 from chestxray.learning.calibration import fit_calibration, fit_operating_points
@@ -139,6 +140,7 @@ def export(
         operating_points=points,
         default_operating_point="balanced",
         uncertainty=_uncertainty(clean, copies, calibration),
+        polarity=fit_polarity([to_pixels(image) for image in train]),
         input_check=check,
         reference_answers=_reference_answers(network, config),
         training=_training_facts(run) | {"parity": parity},
@@ -326,5 +328,5 @@ def _read_report(file: Path) -> dict[str, Any]:
 
 def metrics_entry(report: dict[str, Any]) -> dict[str, Any]:
     """What of a ``report.json`` belongs into the manifest's ``metrics``."""
-    kept = ("dataset", "split", "n", "n_subjects", "n_refused", "n_unreadable", "operating_points")
-    return {key: report[key] for key in kept}
+    kept = ("dataset", "split", "n", "n_subjects", "n_refused", "n_unreadable")
+    return {key: report[key] for key in kept} | {"operating_points": points_of(report)}

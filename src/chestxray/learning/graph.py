@@ -1,7 +1,7 @@
 """From a trained network to the ONNX graph that is served: BatchNorm folded, then int8.
 
-The head (a 1×1 convolution that gives the evidence, mean and bias) stays in fp32, so that
-``logit = mean(evidence) + bias`` holds in int8 too.
+Standardising and the head (a 1×1 convolution that gives the evidence, mean and bias) stay in fp32,
+so that ``logit = mean(evidence) + bias`` holds in int8 too.
 
 Does not: decide whether the result is good enough (``export`` does).
 """
@@ -104,8 +104,9 @@ def quantise(model: bytes, inputs: NDArray[np.float32]) -> bytes:
     """
     graph = onnx.load(io.BytesIO(model))
     nodes = list(graph.graph.node)
+    first_convolution = min(i for i, node in enumerate(nodes) if node.op_type == "Conv")
     last_relu = max(i for i, node in enumerate(nodes) if node.op_type == "Relu")
-    head = [node.name for node in nodes[last_relu + 1 :]]
+    exact = [node.name for node in (*nodes[:first_convolution], *nodes[last_relu + 1 :])]
     with tempfile.TemporaryDirectory() as folder, _no_advice():
         source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
         source.write_bytes(model)
@@ -119,7 +120,7 @@ def quantise(model: bytes, inputs: NDArray[np.float32]) -> bytes:
             reduce_range=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=head,
+            nodes_to_exclude=exact,
             calibrate_method=CalibrationMethod.MinMax,
         )
         return _correct_bias(target.read_bytes(), model, inputs)

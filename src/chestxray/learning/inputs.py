@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
 
 import numpy as np
 import torch
@@ -83,7 +84,9 @@ class AugmentedInputs(Dataset[tuple[Tensor, Tensor]]):
         epoch, index = key
         image = self.images[index]
         if self.augmenter is not None:
-            image = self.augmenter(image, self.config.seed, epoch, index)
+            draw = np.random.default_rng((self.config.seed, epoch, index, 1))
+            other = self.images[draw.integers(len(self.images))]
+            image = self.augmenter(image, self.config.seed, epoch, index, other)
         array = imaging.to_input(
             to_pixels(image), side_px=self.side_px, mean=self.config.mean, std=self.config.std
         )
@@ -91,22 +94,47 @@ class AugmentedInputs(Dataset[tuple[Tensor, Tensor]]):
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields (epoch, index) in an order that follows from (seed, epoch); incomplete last batches
-    are left out by the loader, others take their place in the next epoch's order."""
+    """Yields (epoch, index), ``len(strata)`` times, in an order that follows from (seed, epoch).
 
-    def __init__(self, n: int, seed: int, epoch: int) -> None:
-        self.n, self.seed, self.epoch = n, seed, epoch
+    Each stratum (images of an equal entry in ``strata``) gets an equal share, those of a small one
+    more than once; within a stratum no image comes again before all others came. What an
+    incomplete last batch leaves out takes its turn in another epoch's order.
+    """
+
+    def __init__(self, strata: Sequence[str], seed: int, epoch: int) -> None:
+        self.strata, self.seed, self.epoch = np.asarray(strata), seed, epoch
 
     def __len__(self) -> int:
-        return self.n
+        return len(self.strata)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
+        random = np.random.default_rng((self.seed, self.epoch))
+        names = np.unique(self.strata)
+        drawn = []
+        for name, share in zip(
+            names, np.array_split(np.arange(len(self)), len(names)), strict=True
+        ):
+            members = np.flatnonzero(self.strata == name)
+            rounds = -(-len(share) // len(members))
+            turns = np.concatenate([random.permutation(members) for _ in range(rounds)])
+            drawn.append(turns[: len(share)])
+        order = random.permutation(np.concatenate(drawn))
         return iter([(self.epoch, int(index)) for index in order])
 
 
+def strata_of(samples: Sequence[Sample], sampling: Literal["plain", "groups"]) -> list[str]:
+    """What each sample is drawn as: its group (or its truth, if it has none), or all alike."""
+    if sampling == "plain":
+        return [""] * len(samples)
+    return [sample.group or sample.truth for sample in samples]
+
+
 def epoch_batches(
-    images: NDArray[np.uint8], targets: NDArray[np.float32], config: TrainConfig, epoch: int
+    images: NDArray[np.uint8],
+    targets: NDArray[np.float32],
+    strata: Sequence[str],
+    config: TrainConfig,
+    epoch: int,
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """The augmented training batches of one epoch: inputs (B, 1, S, S), targets (B,)."""
     side_px = config.stage_of(epoch).side_px
@@ -114,7 +142,7 @@ def epoch_batches(
     return DataLoader(
         AugmentedInputs(images, targets, config, side_px, augmenter),
         batch_size=config.batch_size,
-        sampler=EpochSampler(len(images), config.seed, epoch),
+        sampler=EpochSampler(strata, config.seed, epoch),
         num_workers=config.workers,
         drop_last=True,
         pin_memory=torch.cuda.is_available(),

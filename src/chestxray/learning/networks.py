@@ -21,6 +21,9 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional
 
+MIN_STD = 0.1
+"""Least standard deviation that an input is divided by: an empty picture must not become noise."""
+
 
 class NetworkOutput(NamedTuple):
     """What a network says of a batch of B inputs.
@@ -32,6 +35,18 @@ class NetworkOutput(NamedTuple):
     logit: Tensor
     evidence: Tensor
     features: Tensor
+
+
+def standardise(x: Tensor) -> Tensor:
+    """Inputs (B, 1, S, S) → each with mean 0 and standard deviation 1.
+
+    A grey level of a radiograph has no unit: exposure, detector and window decide it, and hospitals
+    differ in them. So the network never sees brightness or contrast of the picture as a whole,
+    which alone tell NORMAL from PNEUMONIA in the published data far too well.
+    """
+    centred = x - x.mean((2, 3), keepdim=True)
+    std = centred.square().mean((2, 3), keepdim=True).sqrt()
+    return centred / std.clamp_min(MIN_STD)
 
 
 def _convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -137,6 +152,7 @@ class ResNet(nn.Module):
 
     def feature_map(self, x: Tensor) -> Tensor:
         """Inputs (B, 1, S, S) → last feature map (B, C, H, W), the end of ``layer4``."""
+        x = standardise(x)
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)

@@ -1,24 +1,40 @@
 """``chestxray calibrate``: a site's own radiographs decide what the logit means there.
 
-The model stays what it is; calibration and operating points are fitted again, and the result is a
-bundle of its own with an identity of its own. Runs without PyTorch.
+The model stays what it is; calibration and operating points are updated, and the result is a bundle
+of its own with an identity of its own. Its manifest says from how many of the site's radiographs on
+that was better than leaving the bundle alone. Runs without PyTorch.
 
-Does not: correct a model that orders the site's radiographs wrongly (its AUROC stays the same).
+Does not: correct a model that orders the site's radiographs wrongly (its AUROC stays the same), or
+refuse to write a bundle that is not shown to be better; it says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from chestxray.dataset import read_dataset
+from chestxray.dataset import Sample, inseparable, read_dataset
 from chestxray.errors import EmptyDatasetError
 from chestxray.evaluation.evaluate import score_samples
-from chestxray.inference import Predictor, read_bundle, write_bundle
+from chestxray.inference import Manifest, Predictor, read_bundle, write_bundle
 from chestxray.inference.bundle import Uncertainty
-from chestxray.learning.calibration import fit_calibration, fit_operating_points
+from chestxray.learning.learning_curve import RULE, BetterFrom, Step, better_from, learning_curve
+from chestxray.learning.updating import update
+
+
+@dataclass(frozen=True, slots=True)
+class Recalibration:
+    """The bundle that was written, and whether the site's radiographs show that it is better."""
+
+    bundle_sha256: str
+    manifest: Manifest
+    n: int
+    curve: list[Step]
+    better_from: BetterFrom
 
 
 def recalibrate(
@@ -28,11 +44,11 @@ def recalibrate(
     *,
     threads: int,
     progress: Callable[[str, int, int], None] = lambda *_: None,
-) -> str:
-    """Fit calibration and operating points to the folder ``data`` and write the bundle ``out``.
+) -> Recalibration:
+    """Update calibration and operating points to the folder ``data`` and write the bundle ``out``.
 
-    Returns the new bundle's SHA-256. Unreadable files are left out; radiographs that the input
-    check refuses are used, since the folder's owner says that they are radiographs.
+    Unreadable files are left out; radiographs that the input check refuses are used, since the
+    folder's owner says that they are radiographs.
 
     Raises:
         EmptyDatasetError: no readable radiographs of one of the truths.
@@ -51,20 +67,42 @@ def recalibrate(
     if not 0 < truth.sum() < len(truth):
         raise EmptyDatasetError("calibration needs readable radiographs of both truths")
     logits = np.array([prediction.logit for _, prediction in read])
+    together = _cluster_of([sample for sample, _ in read])
+
     old = predictor.manifest
     site = data.resolve().name
-    calibration = fit_calibration(logits, truth, f"{site} (n = {len(read)})")
+    name, threshold = predictor.operating_point()
+    curve = learning_curve(old.calibration, threshold, name, logits, truth, together)
+    pays = better_from(curve)
+    facts = {
+        "from_bundle_sha256": predictor.bundle_sha256,
+        "site": site,
+        "n": len(read),
+        "n_subjects": len({sample.subject for sample, _ in read}),
+        "curve": curve,
+        "better_from": pays,
+        "rule": RULE,
+    }
+    calibration, points = update(old.calibration, logits, truth, f"{site} (n = {len(read)})")
     # The margin is a distance between calibrated logits; between logits it stays what it was.
     scale = old.calibration.temperature / calibration.temperature
     manifest = old.model_copy(
         update={
             "name": f"{old.name}, calibrated on {site}",
             "calibration": calibration,
-            "operating_points": fit_operating_points(logits, truth, calibration, len(read)),
+            "operating_points": points,
             "uncertainty": Uncertainty(
                 margin=old.uncertainty.margin * scale, rule=old.uncertainty.rule
             ),
+            "training": old.training | {"recalibration": facts},
             "metrics": [],  # the old ones were measured at other thresholds; evaluate on others
         }
     )
-    return write_bundle(out, manifest, read_bundle(bundle).model)
+    identity = write_bundle(out, manifest, read_bundle(bundle).model)
+    return Recalibration(identity, manifest, len(read), curve, pays)
+
+
+def _cluster_of(samples: Sequence[Sample]) -> NDArray[np.int_]:
+    """(N,): equal for samples that no draw may part, of one subject or tied by duplicates."""
+    number = {s.path: i for i, cluster in enumerate(inseparable(samples)) for s in cluster}
+    return np.array([number[sample.path] for sample in samples])

@@ -30,8 +30,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 
-from chestxray.dataset import Sample, Split, read_split, split_heldout, write_split
-from chestxray.errors import ConfigError, RunMismatchError
+from chestxray.dataset import (
+    Sample,
+    Split,
+    check_disjoint,
+    read_split,
+    split_heldout,
+    write_split,
+)
+from chestxray.errors import ConfigError, DatasetError, RunMismatchError
 from chestxray.evaluation.metrics import auroc
 from chestxray.learning.config import TrainConfig
 from chestxray.learning.curves import draw_curves
@@ -41,7 +48,13 @@ from chestxray.learning.initialise import (
     initialise,
     read_weights,
 )
-from chestxray.learning.inputs import AugmentedInputs, decode, epoch_batches, targets_of
+from chestxray.learning.inputs import (
+    AugmentedInputs,
+    decode,
+    epoch_batches,
+    strata_of,
+    targets_of,
+)
 from chestxray.learning.networks import NETWORKS, ResNet
 
 Progress = Callable[[str, int, int], None]
@@ -81,6 +94,7 @@ def train(
     Raises:
         RunMismatchError: ``out`` holds a run of another config, other data or other weights.
         WeightsError: ``init`` does not fit the network.
+        LeakError: the run ``init`` was trained on subjects that this one holds out.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(config.threads)
@@ -88,6 +102,7 @@ def train(
     split = split or split_heldout(samples, config.heldout, config.seed)
     network = NETWORKS[config.network]()
     if init is not None:
+        _require_unseen(init, samples, split.heldout)
         say(f"{init.name}: {initialise(network, read_weights(init))}")
     network = network.to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub
@@ -96,7 +111,6 @@ def train(
         network,
         config,
         steps_per_epoch=len(split.train) // config.batch_size,
-        positive_share=float(targets_of(split.train).mean()),
     )
     _open_run(out, config, split, init)  # not before: what cannot start leaves no run behind
     history = _resume(out, learner)
@@ -108,13 +122,15 @@ def train(
     images = decode(split.train, config.side_px, config.threads)
     heldout_images = decode(split.heldout, config.side_px, config.threads)
     targets, heldout_targets = targets_of(split.train), targets_of(split.heldout)
+    strata = strata_of(split.train, config.sampling)
 
     with _tensorboard(out) as log:
         for epoch in range(len(history), config.epochs):
             started = time.monotonic()
             learner.begin(epoch)
             loss_sum, n_steps = 0.0, learner.steps_per_epoch
-            for step, (inputs, truths) in enumerate(epoch_batches(images, targets, config, epoch)):
+            batches = epoch_batches(images, targets, strata, config, epoch)
+            for step, (inputs, truths) in enumerate(batches):
                 loss_sum += learner.step(inputs.to(device), truths.to(device), epoch, step)
                 progress(f"epoch {epoch + 1}/{config.epochs}", step + 1, n_steps)
             logits = network_logits(learner.ema, heldout_images, config, learner.side_px)
@@ -124,7 +140,7 @@ def train(
                 "learning_rate": learner.learning_rate,
                 "train_loss": loss_sum / n_steps,
                 "heldout_loss": _binary_cross_entropy(logits, heldout_targets),
-                "heldout_auroc": auroc(heldout_targets > 0.5, logits),
+                "heldout_auroc": float(auroc(heldout_targets > 0.5, logits)),
                 "wall_s": round(time.monotonic() - started, 1),
                 "images_per_s": round(n_steps * config.batch_size / (time.monotonic() - started)),
             }
@@ -146,9 +162,7 @@ def train(
 class Learner:
     """A network on its way: optimiser, learning-rate schedule and the EMA of the weights."""
 
-    def __init__(
-        self, network: ResNet, config: TrainConfig, *, steps_per_epoch: int, positive_share: float
-    ) -> None:
+    def __init__(self, network: ResNet, config: TrainConfig, *, steps_per_epoch: int) -> None:
         if steps_per_epoch < 1:
             raise ConfigError("there are fewer training images than batch_size")
         self.network, self.config, self.steps_per_epoch = network, config, steps_per_epoch
@@ -163,9 +177,6 @@ class Learner:
             weight_decay=config.weight_decay,
             fused=True,
         )
-        balanced = config.class_weights == "balanced"
-        self.positive_weight = 0.5 / positive_share if balanced else 1.0
-        self.negative_weight = 0.5 / (1 - positive_share) if balanced else 1.0
         self.n_updates = 0
         self.learning_rate = 0.0
         self.side_px = config.side_px
@@ -209,11 +220,9 @@ class Learner:
 
     def _loss(self, logit: Tensor, targets: Tensor) -> Tensor:
         smooth = self.config.label_smoothing
-        loss = functional.binary_cross_entropy_with_logits(
-            logit, targets * (1 - smooth) + smooth / 2, reduction="none"
+        return functional.binary_cross_entropy_with_logits(
+            logit, targets * (1 - smooth) + smooth / 2
         )
-        weights = self.negative_weight + targets * (self.positive_weight - self.negative_weight)
-        return (loss * weights).mean()
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -285,6 +294,18 @@ def network_logits(
 
 def _binary_cross_entropy(logits: NDArray[np.float64], targets: NDArray[np.float32]) -> float:
     return float(np.mean(np.logaddexp(0, logits) - targets * logits))
+
+
+def _require_unseen(init: Path, samples: list[Sample], heldout: list[Sample]) -> None:
+    """What a network saw in an earlier run, it has seen: those subjects judge nothing any more."""
+    listed = init / "split.json"
+    if not listed.is_file():  # a file of weights does not say what it was trained on
+        return
+    try:
+        seen = read_split(listed, samples).train
+    except DatasetError:  # a run on other data
+        return
+    check_disjoint(seen, heldout)
 
 
 def _require_children(network: nn.Module, config: TrainConfig) -> None:

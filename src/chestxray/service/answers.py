@@ -29,6 +29,7 @@ from chestxray.service.schemas import (
 )
 
 NOT_A_CHEST = "this does not look like a frontal chest radiograph"
+INVERTED = "the grey levels are inverted (air is bright); the negative was read instead"
 
 
 def answer(
@@ -45,6 +46,8 @@ def answer(
     radiograph = read(data, limits)
     (prediction,) = predictor.predict([radiograph], options.operating_point)
     warnings = list(radiograph.warnings)
+    if prediction.inverted:
+        warnings.append(INVERTED)
     if not prediction.input_check.accepted:
         if options.input_check == "refuse":
             raise NotAChestRadiographError(NOT_A_CHEST, prediction.input_check.score)
@@ -85,7 +88,8 @@ def _answer(
     if options.evidence:
         evidence = prediction.evidence.astype(float).round(4).tolist()
     if options.preview:
-        preview = _data_url(render_preview(radiograph.pixels, manifest.preprocessing.side_px))
+        seen = 1 - radiograph.pixels if prediction.inverted else radiograph.pixels
+        preview = _data_url(render_preview(seen, manifest.preprocessing.side_px))
     return PredictionAnswer(
         label=prediction.label,
         probability=prediction.probability,

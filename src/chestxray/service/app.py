@@ -245,7 +245,7 @@ async def metadata(predictor: Annotated[Predictor, Depends(_predictor)]) -> Meta
     """What the served bundle is: its data, calibration, operating points and figures."""
     statistics = {"mean", "std", "components", "variances", "residual_variance"}
     hidden = statistics | {"distance_at_threshold"}
-    facts = predictor.manifest.model_dump(exclude={"input_check": hidden})
+    facts = predictor.manifest.model_dump(exclude={"input_check": hidden, "polarity": True})
     return Metadata(version=__version__, bundle_sha256=predictor.bundle_sha256, **facts)
 
 

@@ -1,0 +1,51 @@
+"""Samples and predictions made up by hand, where a figure is to be followed by eye."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from chestxray.dataset import Sample
+from chestxray.evaluation.breakdown import Answered
+from chestxray.inference import InputCheckResult, Prediction
+
+
+def sample(
+    path: str,
+    *,
+    subject: str | None = None,
+    group: str | None = None,
+    content: str | None = None,
+    view: str | None = None,
+) -> Sample:
+    """A sample of no file; its truth is its folder's, its subject and content are its own."""
+    truth = "NORMAL" if path.startswith("NORMAL") else "PNEUMONIA"
+    return Sample(path, Path(path), truth, subject or path, group, content or path, view)
+
+
+def prediction(
+    probability: float,
+    *,
+    threshold: float = 0.5,
+    uncertain: bool = False,
+    inverted: bool = False,
+    accepted: bool = True,
+) -> Prediction:
+    return Prediction(
+        label="PNEUMONIA" if probability >= threshold else "NORMAL",
+        probability=probability,
+        threshold=threshold,
+        operating_point="balanced",
+        uncertain=uncertain,
+        inverted=inverted,
+        input_check=InputCheckResult(accepted, 0.9 if accepted else 0.1),
+        logit=0.0,
+        evidence=np.zeros((8, 8), np.float32),
+    )
+
+
+def answered(pairs: Iterable[tuple[Sample, Prediction]]) -> Answered:
+    samples, predictions = zip(*pairs, strict=True)
+    return Answered(samples, predictions)

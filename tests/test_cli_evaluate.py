@@ -1,0 +1,128 @@
+"""``chestxray evaluate``: what it writes, what it refuses, and that it says so in one line."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from chestxray import cli
+from chestxray.dataset import read_dataset, split_heldout
+from chestxray.evaluation.metrics import FIGURES
+from factories.bundles import write_tiny_bundle
+from factories.datasets import write_dataset
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("evaluate") / "children", 8)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture
+def evaluate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], data, bundle):
+    """Run ``evaluate`` in this process: OUT, more arguments → (exit code, stdout, stderr)."""
+
+    def run(out: Path, *arguments: object) -> tuple[int, str, str]:
+        told = ["evaluate", "--data", data, "--out", out, "--bundle", bundle, *arguments]
+        monkeypatch.setattr(sys, "argv", ["chestxray", *map(str, told)])
+        with pytest.raises(SystemExit) as exit_info:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(exit_info.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def report_in(out: Path) -> dict:
+    return json.loads((out / "report.json").read_text(encoding="utf-8"))
+
+
+def test_evaluate_writes_figures_page_and_predictions(evaluate, tmp_path) -> None:
+    code, out, err = evaluate(tmp_path / "new", "--prevalence", 0.1)
+    assert (code, err) == (0, "")
+    assert "auroc" in out
+    assert "report.html" in out
+    written = sorted(file.name for file in (tmp_path / "new").iterdir())
+    assert written == ["predictions.csv", "report.html", "report.json"]
+    report = report_in(tmp_path / "new")
+    assert (report["dataset"], report["split"], report["n"]) == ("children", "all", 16)
+    assert report["prevalence"]["asked"] == 0.1
+    assert set(report["shortcuts"]) == {"grey_statistics", "size_bytes", "n_folds"}
+    assert "comparison" not in report
+
+
+def test_evaluate_compares_two_bundles(evaluate, tmp_path) -> None:
+    other = write_tiny_bundle(tmp_path / "other", seed=1, name="other")
+    assert evaluate(tmp_path, "--compare", other)[0] == 0
+    comparison = report_in(tmp_path)["comparison"]
+    assert comparison["name"] == "other"
+    assert set(comparison["differences"]) == set(FIGURES)
+    assert "Compared with other" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_evaluate_writes_what_stress_did_beside_the_report(evaluate, tmp_path) -> None:
+    few = write_dataset(tmp_path / "few", 2)
+    assert evaluate(tmp_path, "--stress", "--data", few)[0] == 0
+    stress = json.loads((tmp_path / "stress.json").read_text(encoding="utf-8"))
+    assert (stress["n"], stress["operating_point"]) == (4, "balanced")
+    assert "stress" not in report_in(tmp_path)
+    assert "Under stress" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_evaluate_scores_only_subjects_that_the_bundle_was_not_trained_on(
+    evaluate, data, tmp_path
+) -> None:
+    split = split_heldout(read_dataset(data), 0.4, seed=5)
+    trained = {
+        "config": {"heldout": 0.4, "seed": 5},
+        "n_train": len(split.train),
+        "n_heldout": len(split.heldout),
+    }
+    bundle = write_tiny_bundle(tmp_path / "bundle", training=trained)
+    assert evaluate(tmp_path, "--heldout", "--bundle", bundle)[0] == 0
+    report = report_in(tmp_path)
+    assert (report["split"], report["n"]) == ("held-out subjects", len(split.heldout))
+    rows = (tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == [s.path for s in split.heldout]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--heldout",), "does not say on which split it was trained"),
+        (("--prevalence", 1.5), "between 0 and 1"),
+        (("--prevalence", 0), "between 0 and 1"),
+    ],
+)
+def test_evaluate_refuses_in_one_line_and_writes_nothing(
+    evaluate, tmp_path, arguments, said
+) -> None:
+    code, out, err = evaluate(tmp_path / "new", *arguments)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("missing", "importer"),
+    [("jinja2", "report"), ("sklearn.linear_model", "shortcuts"), ("matplotlib.figure", "plots")],
+)
+def test_a_missing_extra_is_said_in_one_line_before_anything_is_scored(
+    evaluate, tmp_path, monkeypatch, missing, importer
+) -> None:
+    for module in ("report", "plots", "shortcuts", importer):
+        monkeypatch.delitem(sys.modules, f"chestxray.evaluation.{module}", raising=False)
+        monkeypatch.delattr(f"chestxray.evaluation.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+    code, out, err = evaluate(tmp_path / "new")
+    assert (code, out) == (2, "")
+    assert missing in err
+    assert "chestxray[evaluate]" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
