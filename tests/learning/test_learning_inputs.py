@@ -5,6 +5,7 @@ import torch
 from chestxray import imaging
 from chestxray.dataset import read_dataset
 from chestxray.errors import DatasetError
+from chestxray.learning.augmentation import Augmenter
 from chestxray.learning.inputs import (
     AugmentedInputs,
     EpochSampler,
@@ -142,3 +143,27 @@ def test_samples_are_drawn_by_group_and_by_truth_where_they_have_none(few_sample
         write_files(tmp_path, {NORMAL: picture, "PNEUMONIA/p.png": picture + b" "})
     )
     assert strata_of(unnamed, "groups") == ["NORMAL", "PNEUMONIA"]
+
+
+def test_the_surroundings_come_from_another_image_and_the_truth_stays(tiny_config):
+    levels = np.stack([radiograph_levels(seed, opacity=True, side_px=64) for seed in range(6)])
+    none = {
+        name: 0.0 for name in type(tiny_config().augmentation).model_fields if name.endswith("_p")
+    }
+    config = tiny_config(augmentation=none | {"swap_p": 1.0})
+    targets = np.array([0, 1, 0, 1, 0, 1], np.float32)
+    shown = AugmentedInputs(levels, targets, config, 64, Augmenter(config.augmentation, 64))
+    plain = AugmentedInputs(levels, targets, config, 64, None)
+    changed = 0
+    for index in range(6):
+        for epoch in range(3):
+            picture, target = shown[epoch, index]
+            again, _ = shown[epoch, index]
+            assert torch.equal(picture, again)
+            assert target == targets[index]
+            middle = slice(24, 40)
+            torch.testing.assert_close(
+                picture[0, middle, middle], plain[0, index][0][0, middle, middle]
+            )
+            changed += not torch.equal(picture, plain[0, index][0])
+    assert changed >= 10  # a partner may be the image itself
