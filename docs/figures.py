@@ -567,8 +567,6 @@ def _floor(found: dict[str, Any], name: str) -> str:
 
 
 def spread() -> str:
-    if not (FOLDER / "seeds.json").is_file():
-        return "Being measured.\n"
     folds, seeds = report("cross_validation.json"), report("seeds.json")
     columns: dict[str, dict[str, Any]] = {}
     for what, found, runs in (("folds", folds, "folds"), ("seeds", seeds, "seeds")):

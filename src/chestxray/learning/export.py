@@ -305,10 +305,12 @@ def _data_sha256(samples: list[Sample]) -> str:
 
 
 def _commit() -> str | None:
-    """The commit of this code where it runs from a checkout, else None."""
+    """The commit of this code where it runs from a checkout (``-dirty`` where files were changed
+    since), else None."""
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"],  # noqa: S607 - the user's own git
+        answer = subprocess.run(  # noqa: S603 - the user's own git
+            describe,
             cwd=Path(__file__).parent,
             capture_output=True,
             text=True,
