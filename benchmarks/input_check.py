@@ -24,8 +24,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from chestxray import imaging
 from chestxray.dataset import Sample, read_dataset
 from chestxray.errors import ChestXrayError
@@ -33,10 +31,10 @@ from chestxray.evaluation.corruptions import (
     CLINIC_SEVERITIES,
     CORRUPTIONS,
     NOT_FROM_A_CLINIC,
-    resample,
+    corrupted,
 )
 from chestxray.evaluation.heldout import heldout_samples
-from chestxray.evaluation.stress import CORRUPTED_SIDE_PX
+from chestxray.evaluation.stress import CORRUPTED_SIDE_PX, shrunk
 from chestxray.imaging import Radiograph
 from chestxray.inference import BUNDLED, Prediction, Predictor
 
@@ -162,15 +160,10 @@ def _and_its_negative(radiograph: Radiograph, _: Path) -> Iterator[Radiograph]:
 
 def _in_a_clinic(radiograph: Radiograph, file: Path) -> Iterator[Radiograph]:
     """One picture for each of ``CLINIC``."""
-    pixels = radiograph.pixels
-    shrink = CORRUPTED_SIDE_PX / max(pixels.shape)
-    if shrink < 1:
-        pixels = resample(pixels, *(max(32, round(side * shrink)) for side in pixels.shape))
-    identity = hashlib.sha256(file.read_bytes()).hexdigest()
+    pixels = shrunk(radiograph.pixels, CORRUPTED_SIDE_PX)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     for name, severity in CLINIC:
-        key = hashlib.sha256(f"{identity} {name} {severity}".encode()).digest()
-        generator = np.random.default_rng(int.from_bytes(key))
-        yield replace(radiograph, pixels=CORRUPTIONS[name](pixels, severity, generator))
+        yield replace(radiograph, pixels=corrupted(pixels, sha256, name, severity))
 
 
 def _print(facts: dict[str, Any]) -> None:

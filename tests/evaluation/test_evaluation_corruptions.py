@@ -9,9 +9,8 @@ from chestxray.evaluation.corruptions import (
     LUNG_CENTRES,
     NOT_FROM_A_CLINIC,
     SEVERITIES,
-    resample,
 )
-from chestxray.imaging import resize
+from chestxray.imaging import resize, stretch
 from chestxray.imaging.synthetic import synthetic_radiograph
 
 Pixels = NDArray[np.float32]
@@ -30,13 +29,13 @@ def distance(a: Pixels, b: Pixels) -> float:
 @pytest.fixture(scope="module")
 def radiograph() -> Pixels:
     """(200, 240): wider than high, so that a mix-up of the sides shows."""
-    return resample(synthetic_radiograph(3, 240), 200, 240)
+    return stretch(synthetic_radiograph(3, 240), 200, 240)
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 @pytest.mark.parametrize("shape", [(200, 240), (64, 64), (33, 150)])
 def test_every_corruption_keeps_shape_type_and_range(name, shape):
-    pixels = resample(synthetic_radiograph(3, 240), *shape)
+    pixels = stretch(synthetic_radiograph(3, 240), *shape)
     before = pixels.copy()
     for severity in SEVERITIES:
         corrupted = corrupt(name, pixels, severity)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from chestxray.dataset import Sample, Truth, duplicates
-from chestxray.evaluation.metrics import Bools, Figure, Floats, Resampled, resampled
+from chestxray.evaluation.metrics import Bools, Figure, Floats, Resampled, figures, resampled
 from chestxray.inference import Prediction
 
 NO_FIGURE = Figure(value=None, ci_low=None, ci_high=None)
@@ -58,7 +58,7 @@ class Answered:
 
     def figures(self, threshold: float) -> dict[str, Figure]:
         """The seven figures."""
-        return {name: of.figure() for name, of in self.resampled(threshold).items()}
+        return figures(self.truth, self.probability, threshold, self.subjects)
 
 
 def by_group(answered: Answered, threshold: float) -> dict[str, dict[str, Any]]:

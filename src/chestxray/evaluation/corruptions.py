@@ -15,6 +15,7 @@ Does not: segment lungs, repeat the training's augmentation (``learning``), or s
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
+
+from chestxray.imaging import stretch
 
 Pixels = NDArray[np.float32]
 
@@ -49,13 +52,6 @@ class Corruption:
         changed = self.change(pixels, self.levels[severity - 1], generator)
         clipped: Pixels = np.clip(changed, 0, 1).astype(np.float32)
         return clipped
-
-
-def resample(pixels: Pixels, height_px: int, width_px: int) -> Pixels:
-    """Stretch (H, W) to (height_px, width_px) in [0, 1], antialiased, by Pillow's BICUBIC."""
-    image = Image.fromarray(pixels).resize((width_px, height_px), Image.Resampling.BICUBIC)
-    stretched: Pixels = np.clip(np.asarray(image), 0, 1)
-    return stretched
 
 
 def _either_way(factor: float, generator: Generator) -> float:
@@ -102,7 +98,7 @@ def _jpeg(pixels: Pixels, quality: float, _: Generator) -> NDArray[np.floating]:
 def _downscale(pixels: Pixels, side_px: float, _: Generator) -> NDArray[np.floating]:
     shrink = min(1.0, side_px / max(pixels.shape))
     height_px, width_px = (max(1, round(length * shrink)) for length in pixels.shape)
-    return resample(resample(pixels, height_px, width_px), *pixels.shape)
+    return stretch(stretch(pixels, height_px, width_px), *pixels.shape)
 
 
 def _rotation_and_shift(
@@ -147,7 +143,7 @@ def _bars(pixels: Pixels, share: float, _: Generator) -> NDArray[np.floating]:
     # As when a picture is padded to a square: nothing of it is lost, it gets narrower.
     height_px, width_px = pixels.shape
     bar_px = max(1, round(share * width_px))
-    narrower = resample(pixels, height_px, width_px - 2 * bar_px)
+    narrower = stretch(pixels, height_px, width_px - 2 * bar_px)
     return np.pad(narrower, ((0, 0), (bar_px, bar_px)))
 
 
@@ -196,3 +192,9 @@ CORRUPTIONS: dict[str, Corruption] = {
 
 NOT_FROM_A_CLINIC = ("inverted", "lungs_blacked_out")
 """Corruptions that no severity makes harmless: they ask what the network looks at."""
+
+
+def corrupted(pixels: Pixels, sha256: str, name: str, severity: int) -> Pixels:
+    """``pixels`` of the file ``sha256`` under a corruption: the same draw for the same three."""
+    key = hashlib.sha256(f"{sha256} {name} {severity}".encode()).digest()
+    return CORRUPTIONS[name](pixels, severity, np.random.default_rng(int.from_bytes(key)))

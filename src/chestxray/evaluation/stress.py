@@ -13,7 +13,6 @@ Does not: choose thresholds, or write files (``evaluate``).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -33,7 +32,7 @@ from chestxray.evaluation.corruptions import (
     NOT_FROM_A_CLINIC,
     SEVERITIES,
     Pixels,
-    resample,
+    corrupted,
 )
 from chestxray.evaluation.metrics import (
     Bools,
@@ -45,7 +44,7 @@ from chestxray.evaluation.metrics import (
     specificity,
     subject_draws,
 )
-from chestxray.imaging import Radiograph
+from chestxray.imaging import Radiograph, stretch
 from chestxray.inference import Prediction, Predictor
 
 CORRUPTED_SIDE_PX = 448
@@ -144,8 +143,8 @@ def _answer(predictor: Predictor, sample: Sample, chosen: bool) -> _Answers | No
         radiograph = imaging.read_file(sample.file)
     except ChestXrayError:
         return None
-    corrupted = (replace(radiograph, pixels=p) for p in _corrupted(radiograph.pixels, sample))
-    probability, accepted = _predicted(predictor, corrupted)
+    pictures = (replace(radiograph, pixels=p) for p in _corrupted(radiograph.pixels, sample))
+    probability, accepted = _predicted(predictor, pictures)
     moved = None
     if chosen:
         as_it_is, *others = _predicted(predictor, _same_radiograph(radiograph))[0]
@@ -165,14 +164,13 @@ def _predicted(predictor: Predictor, radiographs: Iterator[Radiograph]) -> tuple
 
 def _corrupted(pixels: Pixels, sample: Sample) -> Iterator[Pixels]:
     """The clean pixels, then one picture for each of ``_CONDITIONS``."""
-    clean = _shrunk(pixels, CORRUPTED_SIDE_PX)
+    clean = shrunk(pixels, CORRUPTED_SIDE_PX)
     yield clean
     for name, severity in _CONDITIONS:
-        key = hashlib.sha256(f"{sample.sha256} {name} {severity}".encode()).digest()
-        yield CORRUPTIONS[name](clean, severity, np.random.default_rng(int.from_bytes(key)))
+        yield corrupted(clean, sample.sha256, name, severity)
 
 
-def _shrunk(pixels: Pixels, side_px: int) -> Pixels:
+def shrunk(pixels: Pixels, side_px: int) -> Pixels:
     """Not larger than ``side_px`` on the longer side; the ratio of the sides stays."""
     return _scaled(pixels, min(1.0, side_px / max(pixels.shape)))
 
@@ -182,7 +180,7 @@ def _scaled(pixels: Pixels, factor: float) -> Pixels:
     if factor == 1:
         return pixels
     height_px, width_px = (max(32, round(length * factor)) for length in pixels.shape)
-    return resample(pixels, height_px, width_px)
+    return stretch(pixels, height_px, width_px)
 
 
 # --- the same radiograph as other files
@@ -221,7 +219,7 @@ _VARIANTS: dict[str, Callable[[Pixels], bytes]] = {
 def _same_radiograph(radiograph: Radiograph) -> Iterator[Radiograph]:
     """The radiograph as it is, then one read from other bytes for each of ``_VARIANTS``."""
     yield radiograph
-    pixels = _shrunk(radiograph.pixels, SAME_RADIOGRAPH_SIDE_PX)
+    pixels = shrunk(radiograph.pixels, SAME_RADIOGRAPH_SIDE_PX)
     for encode in _VARIANTS.values():
         yield imaging.read(encode(pixels))
 
@@ -264,14 +262,14 @@ def _under_corruption(answers: Sequence[_Answers], threshold: float) -> dict[str
     clean = figures(0)
     corruptions: dict[str, list[dict[str, Any]]] = {name: [] for name in CORRUPTIONS}
     for column, (name, severity) in enumerate(_CONDITIONS, start=1):
-        corrupted = figures(column)
+        measured = figures(column)
         flipped = positive[:, column] != positive[:, 0]
         corruptions[name].append(
             {
                 "severity": severity,
                 "level": CORRUPTIONS[name].level_text(severity),
-                **corrupted,
-                **{f"{f}_change": _value(corrupted[f]) - _value(clean[f]) for f in _FIGURES},
+                **measured,
+                **{f"{f}_change": _value(measured[f]) - _value(clean[f]) for f in _FIGURES},
                 "flipped": float(flipped.mean()),
                 "accepted": float(accepted[:, column].mean()),
                 "misread": float((flipped & accepted[:, column]).mean()),

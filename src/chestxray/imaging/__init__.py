@@ -7,8 +7,17 @@ refuse before decoding, ``raster`` decodes both. ``network_input`` makes the inp
 Does not: know the model, or keep or log anything of an image.
 """
 
-from chestxray.imaging.network_input import normalise, resize, to_input
+from chestxray.imaging.network_input import normalise, resize, stretch, to_input
 from chestxray.imaging.radiograph import Limits, Radiograph
 from chestxray.imaging.reading import read, read_file
 
-__all__ = ["Limits", "Radiograph", "normalise", "read", "read_file", "resize", "to_input"]
+__all__ = [
+    "Limits",
+    "Radiograph",
+    "normalise",
+    "read",
+    "read_file",
+    "resize",
+    "stretch",
+    "to_input",
+]

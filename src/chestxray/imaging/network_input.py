@@ -17,9 +17,14 @@ def resize(pixels: NDArray[np.float32], side_px: int) -> NDArray[np.float32]:
 
     Pixels that have this size already are returned as they are, not copied.
     """
-    if pixels.shape == (side_px, side_px):
+    return stretch(pixels, side_px, side_px)
+
+
+def stretch(pixels: NDArray[np.float32], height_px: int, width_px: int) -> NDArray[np.float32]:
+    """As ``resize``, to (height_px, width_px)."""
+    if pixels.shape == (height_px, width_px):
         return pixels
-    image = Image.fromarray(pixels).resize((side_px, side_px), Image.Resampling.BICUBIC)
+    image = Image.fromarray(pixels).resize((width_px, height_px), Image.Resampling.BICUBIC)
     stretched: NDArray[np.float32] = np.asarray(image)
     return np.clip(stretched, 0, 1)  # bicubic overshoots at edges
 
