@@ -113,6 +113,22 @@ def serve(
 
 
 @app.command()
+def key(name: Annotated[str, typer.Argument(help="whose key it is, in log and metrics")]) -> None:
+    """Make an API key: to stdout the key, shown this once; to stderr what to set for it."""
+    from chestxray.service.keys import hash_of, make_key  # noqa: PLC0415
+    from chestxray.service.settings import PREFIX, Settings  # noqa: PLC0415
+
+    made = make_key()
+    setting = f"{name}:{hash_of(made)}"
+    try:
+        Settings(api_keys=setting)
+    except ValueError:
+        raise ConfigError("NAME must be letters, digits, '.', '-' or '_'") from None
+    print(f"{PREFIX}API_KEYS={setting}", file=sys.stderr)  # noqa: T201
+    _say(made)
+
+
+@app.command()
 def predict(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", exists=True, dir_okay=False)],
     *,

@@ -20,7 +20,9 @@
     │   ├── MissingFieldError
     │   ├── MalformedBodyError
     │   ├── InvalidQueryError
-    │   └── UnknownOperatingPointError
+    │   ├── UnknownOperatingPointError
+    │   ├── SlowBodyError
+    │   └── UnauthorizedError
     ├── UnavailableError             not now: ask again later
     │   ├── OverloadedError
     │   └── NotReadyError
@@ -130,6 +132,16 @@ class UnknownOperatingPointError(RequestError):
     code = "unknown_operating_point"
 
 
+class SlowBodyError(RequestError):
+    code = "slow_body"
+
+
+class UnauthorizedError(RequestError):
+    """A key is demanded, and there is none or another."""
+
+    code = "unauthorized"
+
+
 class UnavailableError(ChestXrayError):
     code = "unavailable"
 
@@ -139,7 +151,7 @@ class OverloadedError(UnavailableError):
 
     code = "overloaded"
 
-    def __init__(self, message: str, retry_after_s: float) -> None:
+    def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
 

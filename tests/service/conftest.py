@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from chestxray.inference import Predictor
 from chestxray.service.app import create_app
+from chestxray.service.server import uvicorn_config
 from chestxray.service.settings import Settings
 from factories.bundles import write_tiny_bundle
 
@@ -27,7 +28,9 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
 
 @contextmanager
 def served(app: FastAPI) -> Iterator[httpx.Client]:
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="on"))
+    config = uvicorn_config(app)
+    config.port = 0
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -36,9 +36,14 @@ class Gate:
         return "done"
 
 
+def make_admission(**settings: float) -> Admission:
+    defaults = {"threads": 1, "queue_size": 1, "queue_timeout_s": 30, "max_buffered_bytes": 1000}
+    return Admission(**defaults | settings)
+
+
 @pytest.fixture
 async def admission() -> AsyncIterator[Admission]:
-    admission = Admission(threads=1, queue_size=1, queue_timeout_s=30)
+    admission = make_admission()
     yield admission
     admission.close()
 
@@ -64,7 +69,7 @@ async def test_beyond_the_queue_a_request_is_told_at_once(admission: Admission) 
 
 
 async def test_a_wait_for_a_thread_that_is_too_long_ends() -> None:
-    admission = Admission(threads=1, queue_size=5, queue_timeout_s=0.01)
+    admission = make_admission(queue_size=5, queue_timeout_s=0.01)
     gate = Gate()
     with admission.place() as first, admission.place() as second:
         running = asyncio.ensure_future(first.run([gate]))
@@ -78,7 +83,7 @@ async def test_a_wait_for_a_thread_that_is_too_long_ends() -> None:
 
 
 async def test_a_request_that_has_begun_is_finished_however_long_it_takes() -> None:
-    admission = Admission(threads=2, queue_size=0, queue_timeout_s=0.01)
+    admission = make_admission(threads=2, queue_size=0, queue_timeout_s=0.01)
     gates = [Gate() for _ in range(4)]
     with admission.place() as place:
         running = asyncio.ensure_future(place.run(gates))

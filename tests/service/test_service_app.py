@@ -105,7 +105,7 @@ class BrokenPredictor(Predictor):
     """Fails as no predictor should, quoting what it was given."""
 
     def __init__(self, predictor: Predictor) -> None:
-        self.manifest = predictor.manifest
+        self.__dict__.update(vars(predictor))
 
     def predict(self, radiographs, operating_point=None):
         raise ZeroDivisionError(f"{radiographs} at {operating_point}")

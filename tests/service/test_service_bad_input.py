@@ -199,7 +199,8 @@ def test_a_body_that_does_not_say_its_length_is_counted(
         ("POST", "/predict/", 404, "not_found"),
         ("GET", "/predict", 405, "method_not_allowed"),
         ("POST", "/metadata", 405, "method_not_allowed"),
-        ("BREW", "/predict", 405, "method_not_allowed"),
+        ("TRACE", "/predict", 405, "method_not_allowed"),
+        ("BREW", "/predict", 400, "malformed_request"),
     ],
 )
 def test_a_route_or_method_that_does_not_exist_is_a_problem_too(

@@ -15,7 +15,7 @@ STATUSES = {
     errors.UnreadableError: {400, 415},
     errors.LimitError: {413},
     errors.RefusedError: {422},
-    errors.RequestError: {400},
+    errors.RequestError: {400, 401, 408},
     errors.UnavailableError: {429, 503},
     errors.BundleError: {500},
     errors.DatasetError: {500},
@@ -50,6 +50,7 @@ def test_a_refusal_by_the_input_check_carries_its_score() -> None:
         "status": 422,
         "detail": "no",
         "code": "not_a_chest_radiograph",
+        "request_id": None,
         "input_check": {"accepted": False, "score": 0.03},
     }
 

@@ -12,7 +12,7 @@ from chestxray.service.settings import load_settings, usable_cores
 def test_without_variables_the_service_listens_on_loopback_with_the_shipped_bundle() -> None:
     settings = load_settings()
     assert (settings.host, settings.port, settings.bundle) == ("127.0.0.1", 8000, None)
-    assert settings.threads == usable_cores() >= 1
+    assert settings.threads_per_worker == usable_cores() >= 1
 
 
 def test_variables_are_read_when_settings_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,7 +84,15 @@ class Predictor:
                 model or has other inputs and outputs, or a reference answer is off by more than
                 ``REFERENCE_TOLERANCE``.
         """
-        bundle = read_bundle(folder)
+        return cls.of(read_bundle(folder), threads=threads)
+
+    @classmethod
+    def of(cls, bundle: Bundle, *, threads: int = 1) -> Predictor:
+        """As :meth:`load`, for a bundle that has been read.
+
+        Raises:
+            BundleDamagedError: as :meth:`load`.
+        """
         predictor = cls(bundle, OnnxNetwork(bundle.model, threads=threads))
         predictor._check_reference_answers()
         return predictor

@@ -6,6 +6,9 @@ Does not: know of HTTP or of terminals, or take more than one file at a time.
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 from chestxray.errors import (
     ChestXrayError,
@@ -28,12 +31,25 @@ from chestxray.service.schemas import (
     RadiographAnswer,
 )
 
+Stage = Literal["decode", "infer", "render"]
+Stopwatch = Callable[[Stage], AbstractContextManager[object]]
+"""Times a stage of an answer: ``with stopwatch("decode"): ...``."""
+
 NOT_A_CHEST = "this does not look like a frontal chest radiograph"
 INVERTED = "the grey levels are inverted (air is bright); the negative was read instead"
 
 
+def untimed(_: Stage) -> AbstractContextManager[None]:
+    """The stopwatch of who does not want to know."""
+    return nullcontext()
+
+
 def answer(
-    predictor: Predictor, data: bytes, options: PredictOptions, limits: Limits
+    predictor: Predictor,
+    data: bytes,
+    options: PredictOptions,
+    limits: Limits,
+    stopwatch: Stopwatch = untimed,
 ) -> PredictionAnswer:
     """Decode one file and answer as ``options`` ask.
 
@@ -43,8 +59,10 @@ def answer(
             ``options.input_check`` is ``refuse``; with ``warn`` that becomes a warning.
         UnknownOperatingPointError: the bundle has no such point.
     """
-    radiograph = read(data, limits)
-    (prediction,) = predictor.predict([radiograph], options.operating_point)
+    with stopwatch("decode"):
+        radiograph = read(data, limits)
+    with stopwatch("infer"):
+        (prediction,) = predictor.predict([radiograph], options.operating_point)
     warnings = list(radiograph.warnings)
     if prediction.inverted:
         warnings.append(INVERTED)
@@ -52,11 +70,17 @@ def answer(
         if options.input_check == "refuse":
             raise NotAChestRadiographError(NOT_A_CHEST, prediction.input_check.score)
         warnings.append(NOT_A_CHEST)
-    return _answer(predictor, radiograph, prediction, options, warnings)
+    with stopwatch("render"):
+        return _answer(predictor, radiograph, prediction, options, warnings)
 
 
 def batch_element(
-    filename: str, predictor: Predictor, data: bytes, options: PredictOptions, limits: Limits
+    filename: str,
+    predictor: Predictor,
+    data: bytes,
+    options: PredictOptions,
+    limits: Limits,
+    stopwatch: Stopwatch = untimed,
 ) -> BatchElement:
     """The element of a batch for one file: :func:`answer`, or the file's own problem.
 
@@ -64,9 +88,10 @@ def batch_element(
         UnknownOperatingPointError: that is not the file's fault, so it is not its element.
     """
     try:
-        return AnsweredFile(filename=filename, prediction=answer(predictor, data, options, limits))
+        prediction = answer(predictor, data, options, limits, stopwatch)
     except (UnreadableError, LimitError, RefusedError) as exc:
         return failed_element(filename, exc)
+    return AnsweredFile(filename=filename, prediction=prediction)
 
 
 def failed_element(filename: str, error: ChestXrayError) -> BatchElement:

@@ -8,7 +8,8 @@ Does not: look into the files, keep parts that were not asked for, or log anythi
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from python_multipart.exceptions import FormParserError
@@ -18,6 +19,7 @@ from starlette.datastructures import Headers
 from chestxray.errors import (
     MalformedBodyError,
     MissingFieldError,
+    SlowBodyError,
     TooManyBytesError,
     TooManyFilesError,
 )
@@ -26,13 +28,21 @@ MAX_OTHER_PARTS = 16
 """Parts beside the files that are skipped without complaint; more cost time and serve nobody."""
 
 
+MIN_BYTES_PER_S = 16 * 1024
+"""A sender on the worst of lines is faster; a few bytes now and then are no way to send a file."""
+
+
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """What one request body may hold."""
+    """What one request body may hold, and how slowly it may come.
+
+    It has ``timeout_s`` and a second more for each ``MIN_BYTES_PER_S`` that have come.
+    """
 
     max_body_bytes: int
     max_file_bytes: int
     max_files: int
+    timeout_s: float
 
 
 @dataclass(slots=True)
@@ -45,28 +55,34 @@ class Upload:
 
 
 async def read_uploads(
-    headers: Headers, stream: AsyncIterable[bytes], *, name: str, limits: BodyLimits
+    headers: Headers,
+    stream: AsyncIterator[bytes],
+    *,
+    name: str,
+    limits: BodyLimits,
+    buffer: Callable[[int], None],
 ) -> list[Upload]:
     """The files in the form field ``name``, at least one, in the order sent.
 
-    A file beyond ``max_file_bytes`` is dropped while it arrives and costs only itself.
+    A file beyond ``max_file_bytes`` is dropped while it arrives and costs only itself. ``buffer``
+    is told how many bytes each piece of the body adds to memory, and may raise.
 
     Raises:
         MalformedBodyError: the body is not multipart/form-data, or breaks off.
         MissingFieldError: there is no file in the field ``name``.
         TooManyBytesError: the body as a whole is too long; before it is read if it says so.
         TooManyFilesError: more than ``max_files`` files.
+        SlowBodyError: the body comes too slowly.
     """
     parser = _parser(headers, parts := _Parts(name, limits))
-    declared = headers.get("content-length", "")
-    n_bytes = int(declared) if declared.isascii() and declared.isdigit() else 0
-    if n_bytes > limits.max_body_bytes:
+    if declared_bytes(headers) > limits.max_body_bytes:
         raise _body_too_long(limits)
     n_bytes = 0
-    async for chunk in stream:
+    async for chunk in _in_time(stream, limits.timeout_s):
         n_bytes += len(chunk)
         if n_bytes > limits.max_body_bytes:
             raise _body_too_long(limits)
+        buffer(len(chunk))
         try:
             parser.write(chunk)
         except FormParserError as exc:
@@ -76,6 +92,27 @@ async def read_uploads(
     if not parts.uploads:
         raise MissingFieldError(f"the form has no file in a field named {name!r}")
     return parts.uploads
+
+
+def declared_bytes(headers: Headers) -> int:
+    """The length that the body says it has; 0 if it does not say."""
+    declared = headers.get("content-length", "")
+    return int(declared) if declared.isascii() and declared.isdigit() else 0
+
+
+async def _in_time(stream: AsyncIterator[bytes], timeout_s: float) -> AsyncIterator[bytes]:
+    """``stream``, as long as it keeps to the time that :class:`BodyLimits` gives it."""
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    while True:
+        try:
+            async with asyncio.timeout_at(deadline):
+                chunk = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as exc:
+            raise SlowBodyError("the body comes too slowly") from exc
+        deadline += len(chunk) / MIN_BYTES_PER_S
+        yield chunk
 
 
 def _parser(headers: Headers, parts: _Parts) -> MultipartParser:

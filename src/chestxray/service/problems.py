@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from chestxray import errors
 from chestxray.errors import ChestXrayError, NotAChestRadiographError
+from chestxray.service.request_id import request_id
 from chestxray.service.schemas import InputCheckAnswer, InputCheckProblem, Problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -36,6 +37,8 @@ PROBLEMS: dict[type[ChestXrayError], tuple[int, str]] = {
     errors.MalformedBodyError: (400, "Malformed body"),
     errors.InvalidQueryError: (400, "Invalid query"),
     errors.UnknownOperatingPointError: (400, "Unknown operating point"),
+    errors.SlowBodyError: (408, "Body too slow"),
+    errors.UnauthorizedError: (401, "Unauthorized"),
     # 429 and 503: not now.
     errors.UnavailableError: (503, "Unavailable"),
     errors.OverloadedError: (429, "Overloaded"),
@@ -69,7 +72,12 @@ def problem_of(error: ChestXrayError) -> Problem:
 
 
 def make_problem(status: int, title: str, detail: str, code: str) -> Problem:
-    """Problem details whose ``type`` is a stable name made from ``code``."""
+    """Problem details of the request at hand; ``type`` is a stable name made from ``code``."""
     return Problem(
-        type=f"urn:chestxray:problem:{code}", title=title, status=status, detail=detail, code=code
+        type=f"urn:chestxray:problem:{code}",
+        title=title,
+        status=status,
+        detail=detail,
+        code=code,
+        request_id=request_id.get(),
     )

@@ -83,13 +83,17 @@ class PredictionAnswer(_Model):
 
 
 class Problem(_Model):
-    """Problem details (RFC 9457). ``code`` is stable; ``detail`` is for people and may change."""
+    """Problem details (RFC 9457). ``code`` is stable; ``detail`` is for people and may change.
+
+    ``request_id`` finds the request in the log; it is ``null`` on the command line.
+    """
 
     type: str
     title: str
     status: int
     detail: str
     code: str
+    request_id: str | None
 
 
 class InputCheckProblem(Problem):

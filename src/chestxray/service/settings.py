@@ -5,12 +5,14 @@ Does not: hold facts that belong to the weights (the manifest does), or read any
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from chestxray.errors import ConfigError
 from chestxray.imaging import Limits
@@ -38,12 +40,28 @@ class Settings(BaseSettings):
         None, description="folder of the bundle to serve; unset, the one that ships"
     )
     workers: int = Field(1, ge=1, description="processes that serve")
-    threads: int = Field(
-        default_factory=usable_cores,
+    threads: int | None = Field(
+        None,
         ge=1,
-        description="radiographs judged at the same time in a process; unset, the usable cores",
+        description="radiographs judged at the same time in a process; unset, as many as the "
+        "processes have cores each",
+    )
+    api_keys: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict,
+        description="`NAME:SHA256,…`, as `chestxray key NAME` prints it: who may ask",
+    )
+    require_api_key: bool | None = Field(
+        None,
+        description="whether a key is demanded; unset, if there are keys or the address is not "
+        "loopback",
+    )
+    cors_origins: Annotated[list[str], NoDecode] = Field(
+        default_factory=list, description="`ORIGIN,…`: pages of other sites that may ask"
     )
     max_body_bytes: int = Field(128 * 1024 * 1024, ge=1, description="largest request body")
+    max_buffered_bytes: int = Field(
+        256 * 1024 * 1024, ge=1, description="all bodies in memory together; more get 429"
+    )
     max_file_bytes: int = Field(Limits().max_bytes, ge=1, description="largest file in a body")
     max_pixels: int = Field(Limits().max_pixels, ge=1, description="most pixels of a radiograph")
     max_files: int = Field(64, ge=1, description="most files in a batch")
@@ -53,9 +71,58 @@ class Settings(BaseSettings):
     queue_timeout_s: float = Field(
         10.0, gt=0, description="longest wait for a thread; after it a request gets 429"
     )
+    body_timeout_s: float = Field(
+        20.0,
+        gt=0,
+        description="longest wait for a body, and a second more for each 16 KiB of it; after it "
+        "a request gets 408",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severity that is logged"
     )
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _named_hashes(cls, given: object) -> object:
+        if not isinstance(given, str):
+            return given
+        keys = dict(_named_hash(entry) for entry in given.split(","))
+        if len(keys) < len(given.split(",")):
+            raise ValueError("two keys have one name")
+        return keys
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _origins(cls, given: object) -> object:
+        return [origin.strip() for origin in given.split(",")] if isinstance(given, str) else given
+
+    @property
+    def demands_key(self) -> bool:
+        """Whether who asks must have a key."""
+        if self.require_api_key is not None:
+            return self.require_api_key
+        return bool(self.api_keys) or not self.on_loopback
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the address."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def threads_per_worker(self) -> int:
+        return self.threads or max(1, usable_cores() // self.workers)
+
+
+def _named_hash(entry: str) -> tuple[str, str]:
+    name, _, sha256 = entry.strip().partition(":")
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name) or not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise ValueError("must be NAME:SHA256,…, as `chestxray key NAME` prints it")
+    return name, sha256
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -63,7 +130,8 @@ def load_settings(**overrides: Any) -> Settings:
 
     Raises:
         ConfigError: a value is not what its setting takes, or a ``CHESTXRAY_`` variable belongs to
-            no setting: a limit with a typing error in its name must not silently be no limit.
+            no setting: a limit with a typing error in its name must not silently be no limit. Or
+            keys are demanded and there are none.
     """
     variables = {PREFIX + name.upper() for name in Settings.model_fields}
     for name in sorted(os.environ):
@@ -71,9 +139,17 @@ def load_settings(**overrides: Any) -> Settings:
             raise ConfigError(f"{name}: no such setting")
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(**given)
+        settings = Settings(**given)
     except ValidationError as exc:
         first = exc.errors()[0]
         setting = str(first["loc"][0])
         name = setting if setting in given else PREFIX + setting.upper()
         raise ConfigError(f"{name}: {first['msg']}") from exc
+    if settings.demands_key and not settings.api_keys:
+        raise ConfigError(
+            f"{settings.host} can be reached from elsewhere: set {PREFIX}API_KEYS (`chestxray key "
+            f"NAME` makes one), or {PREFIX}REQUIRE_API_KEY=false to answer anyone"
+            if settings.require_api_key is None
+            else f"{PREFIX}REQUIRE_API_KEY: there are no {PREFIX}API_KEYS to demand"
+        )
+    return settings

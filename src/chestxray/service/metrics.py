@@ -1,0 +1,318 @@
+"""What Prometheus is told: counts, timings and the state of the queue, right across workers.
+
+One process keeps its figures in memory. Several write them to files that they share
+(:func:`metrics_folder`; prometheus_client's multiprocess mode), so that each of them can tell the
+sum over all: what workers counted that died stays in it (:func:`forget_worker`), gauges are those
+of the living.
+
+Does not: decide what is counted when (``app`` does), keep anything beyond the last worker's end, or
+bound its labels: a caller passes route templates, codes and names from the settings and the
+manifest, never what a client typed.
+"""
+
+# The library's types end where its multiprocess mode begins.
+# mypy: untyped-calls-exclude="prometheus_client"
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Literal, get_args
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
+
+from chestxray.errors import ConfigError
+
+FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+"""prometheus_client's: read when it is imported, so a worker is started with it."""
+
+Stage = Literal["receive", "wait", "decode", "infer", "render"]
+"""From the body's first byte to its last; for a thread; bytes to pixels; the network; pictures."""
+
+REQUEST_BUCKETS_S = (
+    *(0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08),
+    *(0.12, 0.17, 0.25, 0.35, 0.5, 0.7, 1.0, 2.0, 5.0, 10.0, 20.0),
+)
+STAGE_BUCKETS_S = (
+    *(0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04),
+    *(0.06, 0.08, 0.12, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0),
+)
+SHARE_BUCKETS = tuple(step / 20 for step in range(1, 21))
+"""For what lies in [0, 1]."""
+
+PROCESS_INTERVAL_S = 1.0
+"""Least time between two looks at a process's own memory and processor time."""
+
+
+class Metrics:
+    """The figures of one process; with those of all workers, where there is a folder to share.
+
+    All methods may be called from any thread. In a shared folder there must be one instance per
+    process; without one, every instance counts for itself.
+    """
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # only one process alone would have them
+        registry = CollectorRegistry()
+        self._exposed = registry
+        if FOLDER_VARIABLE in os.environ:
+            _shared_folder()
+            self._exposed = CollectorRegistry()
+            self._exposed.register(_AllWorkers())
+        self._requests = Counter(
+            "chestxray_requests_total",
+            "Answered requests.",
+            ("route", "status", "key"),
+            registry=registry,
+        )
+        self._request_durations = Histogram(
+            "chestxray_request_duration_seconds",
+            "From a request's first byte to its answer.",
+            ("route",),
+            buckets=REQUEST_BUCKETS_S,
+            registry=registry,
+        )
+        stage_durations = Histogram(
+            "chestxray_stage_duration_seconds",
+            "Time spent in a stage.",
+            ("stage",),
+            buckets=STAGE_BUCKETS_S,
+            registry=registry,
+        )
+        self._stages = {name: stage_durations.labels(name) for name in get_args(Stage)}
+        self._predictions = Counter(
+            "chestxray_predictions_total",
+            "Radiographs answered.",
+            ("label", "operating_point", "uncertain"),
+            registry=registry,
+        )
+        self._problems = Counter(
+            "chestxray_problems_total",
+            "Problems given, those in batches included.",
+            ("code",),
+            registry=registry,
+        )
+        self._problems.labels("internal_error")  # from 0, so that the first one is an increase
+        self._probabilities = Histogram(
+            "chestxray_probability",
+            "Calibrated probability of PNEUMONIA.",
+            buckets=SHARE_BUCKETS,
+            registry=registry,
+        )
+        self._input_check_scores = Histogram(
+            "chestxray_input_check_score",
+            "Score of the input check, refused radiographs included.",
+            buckets=SHARE_BUCKETS,
+            registry=registry,
+        )
+        self._waiting = Gauge(
+            "chestxray_queue_waiting",
+            "Requests that wait for a thread.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self._in_flight = Gauge(
+            "chestxray_requests_in_flight",
+            "Requests that have a place.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self._buffered = Gauge(
+            "chestxray_buffered_bytes",
+            "Request bodies in memory.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self._bundle = Gauge(
+            "chestxray_bundle_info",
+            "The bundle that answers; two of them while workers disagree.",
+            ("name", "bundle_sha256", "version"),
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        self._resident_memory = Gauge(
+            "chestxray_resident_memory_bytes",
+            "Memory that a worker has resident.",
+            multiprocess_mode="liveall",  # with a label pid: the largest matters, not only the sum
+            registry=registry,
+        )
+        self._processor_time = Counter(
+            "chestxray_cpu_seconds_total",
+            "Processor time used by the workers.",
+            registry=registry,
+        )
+        Counter(
+            "chestxray_workers_started_total",
+            "Worker processes started; more than there are when some died.",
+            registry=registry,
+        ).inc()
+        self._process_lock = threading.Lock()
+        self._process_seen_s = 0.0
+        self._next_look_s = 0.0
+        self._look_at_process()
+
+    def request(self, *, route: str, status: int, key: str, duration_s: float) -> None:
+        """Count an answered request.
+
+        ``route`` is a route's template or ``other``; ``key`` the name of the API key, or empty.
+        """
+        self._requests.labels(route, status, key).inc()
+        self._request_durations.labels(route).observe(duration_s)
+        self._look_at_process()
+
+    def stage(self, name: Stage) -> AbstractContextManager[object]:
+        """Times a stage, also one that ends in an error."""
+        return self._stages[name].time()
+
+    def observe_stage(self, name: Stage, duration_s: float) -> None:
+        """Note a stage that was timed elsewhere."""
+        self._stages[name].observe(duration_s)
+
+    def predicted(
+        self,
+        *,
+        label: str,
+        operating_point: str,
+        uncertain: bool,
+        probability: float,
+        input_check_score: float,
+    ) -> None:
+        """Count an answered radiograph; ``probability`` and ``input_check_score`` in [0, 1]."""
+        self._predictions.labels(label, operating_point, "true" if uncertain else "false").inc()
+        self._probabilities.observe(probability)
+        self._input_check_scores.observe(input_check_score)
+
+    def refused(self, code: str, input_check_score: float | None = None) -> None:
+        """Count a problem; one that the input check gave comes with its score in [0, 1]."""
+        self._problems.labels(code).inc()
+        if input_check_score is not None:
+            self._input_check_scores.observe(input_check_score)
+
+    def set_queue(self, *, waiting: int, in_flight: int, buffered_bytes: int) -> None:
+        """This worker's queue as it is now; call it whenever one of the three changes."""
+        self._waiting.set(waiting)
+        self._in_flight.set(in_flight)
+        self._buffered.set(buffered_bytes)
+
+    def set_bundle(self, *, name: str, bundle_sha256: str, version: str) -> None:
+        """The bundle that this worker answers with; ``version`` is the package's."""
+        self._bundle.labels(name, bundle_sha256, version).set(1)
+
+    def exposition(self) -> tuple[bytes, str]:
+        """The body and the content type of an answer to Prometheus. Takes milliseconds."""
+        self._look_at_process()
+        return generate_latest(self._exposed), CONTENT_TYPE_PLAIN_0_0_4
+
+    def _look_at_process(self) -> None:
+        # Not at exposition alone: that is answered by one worker of several.
+        with self._process_lock:
+            now_s = time.monotonic()
+            if now_s < self._next_look_s:
+                return
+            self._next_look_s = now_s + PROCESS_INTERVAL_S
+            used_s = time.process_time()
+            self._processor_time.inc(used_s - self._process_seen_s)
+            self._process_seen_s = used_s
+            self._resident_memory.set(_resident_memory_bytes())
+
+
+@contextmanager
+def metrics_folder() -> Iterator[None]:
+    """A folder for the figures of the workers that are started meanwhile; removed at the end.
+
+    Raises:
+        ConfigError: no folder can be made.
+    """
+    # In memory if there is such a place: a full disk would kill a process that writes to a mapped
+    # file, and a slow one would hold it up.
+    in_memory = "/dev/shm"  # noqa: S108 - mkdtemp makes a folder of an unforeseeable name in it
+    where = in_memory if os.access(in_memory, os.W_OK) else None
+    try:
+        folder = tempfile.mkdtemp(prefix="chestxray-metrics-", dir=where)
+    except OSError as exc:
+        raise ConfigError(f"no folder can be made for the metrics: {exc.strerror}") from exc
+    os.environ[FOLDER_VARIABLE] = folder
+    try:
+        yield
+    finally:
+        del os.environ[FOLDER_VARIABLE]
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def forget_worker(pid: int) -> None:
+    """Drop the gauges of a worker that has died, and add its counts to those of all the dead.
+
+    Their files would otherwise grow in number with every death, and each is read for every
+    exposition. To be called by whoever opened :func:`metrics_folder`, in that process.
+    """
+    with _locked_folder() as folder:
+        mark_process_dead(pid, str(folder))
+        for kind in ("counter", "histogram"):
+            left = folder / f"{kind}_{pid}.db"
+            if _begun(left):
+                dead = MmapedDict(str(folder / f"{kind}_dead.db"))
+                for key, value, _, _ in MmapedDict.read_all_values_from_file(left):
+                    dead.write_value(key, dead.read_value(key)[0] + value, 0.0)
+                dead.close()
+            left.unlink(missing_ok=True)
+
+
+class _AllWorkers(Collector):
+    """The figures of all workers, from their files."""
+
+    def collect(self) -> Iterable[Metric]:
+        with _locked_folder() as folder:
+            files = [str(file) for file in folder.glob("*.db") if _begun(file)]
+            summed: Iterable[Metric] = MultiProcessCollector.merge(files)
+            return summed
+
+
+def _begun(file: Path) -> bool:
+    """Whether there is anything in a worker's file: it is empty for a moment when it is new."""
+    return file.exists() and file.stat().st_size > 0
+
+
+def _shared_folder() -> Path:
+    """Made anew if it was tidied away, as systemd does when a user logs out (``RemoveIPC``)."""
+    folder = Path(os.environ[FOLDER_VARIABLE])
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def _locked_folder() -> Iterator[Path]:
+    """The shared folder, while no other process sums up or moves a dead worker's counts."""
+    folder = _shared_folder()
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        os.close(descriptor)
+
+
+def _resident_memory_bytes() -> int:
+    """What of this process is in memory; 0 where the kernel does not tell in ``/proc``."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        return 0
+    return int(statm.read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
