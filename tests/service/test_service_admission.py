@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator
 
 import httpx
@@ -66,6 +67,70 @@ async def test_beyond_the_queue_a_request_is_told_at_once(admission: Admission) 
         assert admission.in_flight == 2
     with admission.place():
         pass
+
+
+async def test_the_time_to_come_back_is_when_what_waits_now_will_be_done() -> None:
+    admission = make_admission(threads=2, queue_size=0)
+    with admission.place() as place:
+        await place.run([lambda: time.sleep(0.05)] * 200)
+        assert admission.overloaded("").retry_after_s == 1
+        with admission.announced(400):
+            # Two hundred jobs for each thread, of 0.05 s and a little more.
+            assert 10 <= admission.overloaded("").retry_after_s <= 15
+        assert admission.overloaded("").retry_after_s == 1
+    admission.close()
+
+
+async def test_bodies_take_no_more_memory_than_is_set_aside() -> None:
+    admission = make_admission(queue_size=10, max_buffered_bytes=100)
+    with admission.place() as first, admission.place(40) as second:
+        first.buffer(60)
+        second.buffer(40)
+        with pytest.raises(OverloadedError):
+            second.buffer(1)
+        with pytest.raises(OverloadedError), admission.place(1):
+            pass
+        with admission.place():  # of unknown length
+            pass
+    assert admission.buffered_bytes == 0
+    with admission.place(100) as third:
+        third.buffer(100)
+
+
+async def test_who_sends_slowly_gives_its_place_to_others_and_asks_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chestxray.service.admission.SLOW_AFTER_S", 0.01)
+    admission = make_admission(threads=1, queue_size=0)
+    gate = Gate()
+    with admission.place() as slow:
+        with pytest.raises(OverloadedError), admission.place():
+            pass
+        await asyncio.sleep(0.05)
+        with admission.place() as brisk:
+            running = asyncio.ensure_future(brisk.run([gate]))
+            await began(gate)
+            with pytest.raises(OverloadedError):
+                await slow.run([lambda: "too late"])
+            gate.may_end.set()
+            assert await running == ["done"]
+        assert await slow.run([lambda: "at last"]) == ["at last"]
+    assert admission.in_flight == 0
+    admission.close()
+
+
+async def test_a_job_that_was_dropped_before_it_began_frees_its_thread(
+    admission: Admission,
+) -> None:
+    for _ in range(50):
+        with admission.place() as place:
+            dropped = asyncio.ensure_future(place.run([lambda: None] * 3))
+            await asyncio.sleep(0)
+            dropped.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await dropped
+    with admission.place() as place:
+        assert await place.run([lambda: "free"]) == ["free"]
 
 
 async def test_a_wait_for_a_thread_that_is_too_long_ends() -> None:

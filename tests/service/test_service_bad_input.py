@@ -1,6 +1,7 @@
 """Whatever a client sends, it gets a problem with a stable code, and never a 500."""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection
@@ -9,9 +10,12 @@ import httpx
 import numpy as np
 import pytest
 
+from chestxray.inference import Predictor
+from chestxray.service.app import create_app
 from chestxray.service.settings import Settings
-from factories import images
+from factories import images, raw_http
 from factories.requests import predict, predict_batch, radiograph_png
+from factories.servers import served
 
 JPEG = images.jpeg(images.smooth(200, 200))
 BOUNDARY = "b0undary"
@@ -224,3 +228,30 @@ def test_bytes_that_look_like_boundaries_stay_in_the_file(client: httpx.Client) 
         "/predict", content=form(data=radiograph_png() + tail), headers=MULTIPART
     )
     assert response.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict_batch"])
+def test_a_body_that_comes_too_slowly_is_cut_and_told_why(
+    settings: Settings, predictor: Predictor, path: str
+) -> None:
+    app = create_app(settings.model_copy(update={"body_timeout_s": 0.1}), predictor)
+    with served(app) as client, raw_http.connected(client) as connection:
+        connection.sendall(raw_http.post(100_000, path=path) + raw_http.FORM_HEAD)
+        response, body = raw_http.received(connection)
+        assert (response.status, json.loads(body)["code"]) == (408, "slow_body")
+        assert raw_http.is_closed(connection)
+        assert predict(client, radiograph_png()).status_code == 200
+
+
+def test_a_long_body_has_more_time_as_long_as_it_keeps_coming(
+    settings: Settings, predictor: Predictor
+) -> None:
+    app = create_app(settings.model_copy(update={"body_timeout_s": 0.3}), predictor)
+    body = raw_http.form(radiograph_png(side_px=400))
+    with served(app) as client, raw_http.connected(client) as connection:
+        connection.sendall(raw_http.post(len(body)))
+        for start in range(0, len(body), 16_384):  # 0.1 s each, and it gets a second more for it
+            time.sleep(0.1)
+            connection.sendall(body[start : start + 16_384])
+        assert len(body) > 5 * 16_384
+        assert raw_http.received(connection)[0].status == 200

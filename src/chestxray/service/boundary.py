@@ -40,6 +40,9 @@ HEADERS = {
 GONE = 499
 """nginx's status for a client that went away; in log and metrics only, since nobody reads it."""
 
+TOO_SLOW = 408
+"""The status after which nothing more is read."""
+
 QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 """Routes that are asked every few seconds; they are logged at ``debug`` when all is well."""
 
@@ -172,12 +175,12 @@ class _Exchange:
             headers[HEADER] = self._identity
             for name, value in HEADERS.items():
                 headers.setdefault(name, value)
-            self._closes = self._boundary.closes(
+            closes = self._boundary.closes(
                 self._request_headers,
                 body_read=self._body_read,
                 asked_for_body=self._asked_for_body,
             )
-            if self._closes:
+            if closes or self.status == TOO_SLOW:
                 headers["Connection"] = "close"
         elif not message.get("more_body", False) and self._must_drop_rest():
             await self._send({**message, "more_body": True})
@@ -187,4 +190,5 @@ class _Exchange:
 
     def _must_drop_rest(self) -> bool:
         waits_to_be_asked = not self._asked_for_body and "expect" in self._request_headers
-        return not self._body_read and not waits_to_be_asked
+        # Who was too slow to be heard is not listened to any longer.
+        return not (self._body_read or waits_to_be_asked or self.status == TOO_SLOW)

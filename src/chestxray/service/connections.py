@@ -9,6 +9,7 @@ Does not: bound bodies (``multipart`` does) or read them.
 from __future__ import annotations
 
 import asyncio
+import re
 from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -22,6 +23,9 @@ HEAD_TIMEOUT_S = 20.0
 
 MAX_HEAD_BYTES = 64 * 1024
 """Of the request line and all headers; as h11 has it. Browsers and proxies send a few KiB."""
+
+
+_OFFER = re.compile(rb"(?i)\r\nupgrade:[^\r\n]*(?=\r\n)")
 
 
 class Connection(HttpToolsProtocol):
@@ -46,9 +50,7 @@ class Connection(HttpToolsProtocol):
             if self._head_timer is None:
                 self._await_head()
             self._head_bytes += len(data)
-        elif self.cycle.response_complete:
-            self.transport.close()  # the boundary has taken in as much after the answer as it may
-            return
+            data = _without_offer(data)
         super().data_received(data)
         if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(431, "Head too large", "headers_too_large")
@@ -62,6 +64,11 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._in_head = True
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self._in_head and self.cycle.response_complete:
+            self.transport.close()  # the boundary has taken in as much after the answer as it may
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the name is uvicorn's
         self._refuse(400, "Malformed request", "malformed_request")
@@ -89,6 +96,16 @@ class Connection(HttpToolsProtocol):
         if not (answering and self.cycle.response_started):
             self.transport.write(_problem(status, title, code))
         self.transport.close()
+
+
+def _without_offer(data: bytes) -> bytes:
+    """``data``, which begins in a head, without the offer to go on in another protocol.
+
+    Java's client offers HTTP/2 with every request. Nobody takes the offer here, but the parser that
+    sees it would take the body for that other protocol and drop it.
+    """
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _OFFER.sub(b"", head + end[:2]) + end[2:] + rest
 
 
 def _problem(status: int, title: str, code: str) -> bytes:

@@ -1,0 +1,104 @@
+"""Heads come in time and in size, and what is broken gets a problem."""
+
+import json
+import re
+
+import httpx
+import pytest
+
+from chestxray.service import connections
+from factories import raw_http
+from factories.requests import radiograph_png
+
+GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
+
+
+def problem(response, body: bytes) -> tuple[int, str]:
+    assert response.headers["content-type"] == "application/problem+json"
+    assert json.loads(body)["request_id"] == response.headers["x-request-id"]
+    return response.status, json.loads(body)["code"]
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GARBAGE\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost x\r\n\r\n",
+        b"GET http://[ HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_gets_a_problem(client: httpx.Client, garbage: bytes) -> None:
+    with raw_http.connected(client) as connection:
+        connection.sendall(garbage)
+        assert problem(*raw_http.received(connection)) == (400, "malformed_request")
+        assert raw_http.is_closed(connection)
+
+
+def test_a_head_that_does_not_end_is_cut_by_its_size(client: httpx.Client) -> None:
+    with raw_http.connected(client) as connection:
+        connection.sendall(GET + b"X-Long: " + b"x" * connections.MAX_HEAD_BYTES)
+        assert problem(*raw_http.received(connection)) == (431, "headers_too_large")
+
+
+def test_a_head_that_does_not_end_is_cut_by_the_clock(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", 0.05)
+    with raw_http.connected(client) as connection:
+        connection.sendall(GET)
+        assert problem(*raw_http.received(connection)) == (408, "slow_head")
+
+
+def test_the_second_head_of_a_connection_is_bounded_as_well(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", 0.2)
+    with raw_http.connected(client) as connection:
+        connection.sendall(GET + b"\r\n")
+        assert raw_http.received(connection)[0].status == 200
+        connection.sendall(GET)
+        assert problem(*raw_http.received(connection)) == (408, "slow_head")
+
+
+def test_a_connection_that_is_never_used_is_closed_without_a_word(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", 0.05)
+    with raw_http.connected(client) as connection:
+        assert raw_http.is_closed(connection)
+
+
+def test_a_request_is_answered_before_the_garbage_behind_it_ends_the_connection(
+    client: httpx.Client,
+) -> None:
+    body = raw_http.form(radiograph_png())
+    with raw_http.connected(client) as connection:
+        connection.sendall(raw_http.post(len(body)) + body + b"GARBAGE\r\n\r\n")
+        response, answer = raw_http.received(connection)
+        assert response.status == 200
+        assert json.loads(answer)["label"]
+        assert raw_http.is_closed(connection)
+
+
+def test_an_offer_of_http_2_is_declined_and_the_request_answered(client: httpx.Client) -> None:
+    body = raw_http.form(radiograph_png())
+    offer = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk"]
+    with raw_http.connected(client) as connection:
+        for _ in range(2):  # as Java's client does, with each request
+            connection.sendall(raw_http.post(len(body), *offer) + body)
+            response, answer = raw_http.received(connection)
+            assert response.status == 200, answer
+
+
+def test_requests_sent_at_once_are_answered_in_their_order(client: httpx.Client) -> None:
+    body = raw_http.form(radiograph_png())
+    with raw_http.connected(client) as connection:
+        last = GET + b"Connection: close\r\n\r\n"
+        connection.sendall(raw_http.post(len(body)) + body + last)
+        with connection.makefile("rb") as answers:
+            heads = re.split(rb"(?=HTTP/1.1 200 OK\r\n)", answers.read())[1:]
+    assert len(heads) == 2
+    assert b'"label"' in heads[0]
+    assert heads[1].endswith(b'{"status":"alive"}')
