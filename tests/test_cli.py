@@ -12,7 +12,8 @@ import pytest
 from chestxray import __version__, cli
 from chestxray.inference import Predictor
 from chestxray.service.app import create_app
-from chestxray.service.settings import Settings
+from chestxray.service.keys import name_of
+from chestxray.service.settings import Settings, load_settings
 from factories.bundles import write_tiny_bundle
 from factories.requests import radiograph_png
 
@@ -157,3 +158,31 @@ def test_predict_loads_no_web_server_no_pytorch_and_no_matplotlib(bundle, radiog
         check=True,
     )
     assert done.stderr == "[]\n"
+
+
+def test_a_key_is_printed_once_and_its_hash_is_what_the_settings_take(
+    chestxray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, err = chestxray("key", "ward-3")
+    assert code == 0
+    name, _, value = err.strip().partition("=")
+    assert out.strip() not in err
+    monkeypatch.setenv(name, value)
+    settings = load_settings(host="0.0.0.0")  # noqa: S104 - it only settles whether keys are there
+    assert settings.demands_key
+    assert name_of(out.strip(), settings.api_keys) == "ward-3"
+
+
+def test_a_key_for_something_that_is_no_name_is_wrong_use(chestxray) -> None:
+    code, out, err = chestxray("key", "ward 3")
+    assert (code, out) == (2, "")
+    assert err == "chestxray: NAME must be letters, digits, '.', '-' or '_'\n"
+
+
+def test_serving_within_reach_of_others_without_keys_is_wrong_use(chestxray) -> None:
+    code, out, err = chestxray("serve", "--host", "0.0.0.0", "--port", "0")  # noqa: S104
+    assert (code, out) == (2, "")
+    assert err.startswith(
+        "chestxray: 0.0.0.0 can be reached from elsewhere: set CHESTXRAY_API_KEYS"
+    )
+    assert err.count("\n") == 1

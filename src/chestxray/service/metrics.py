@@ -36,7 +36,7 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
@@ -58,6 +58,8 @@ STAGE_BUCKETS_S = (
 )
 SHARE_BUCKETS = tuple(step / 20 for step in range(1, 21))
 """For what lies in [0, 1]."""
+
+DEATHS, DEATHS_HELP = "chestxray_worker_deaths", "Worker processes that died and were replaced."
 
 PROCESS_INTERVAL_S = 1.0
 """Least time between two looks at a process's own memory and processor time."""
@@ -160,11 +162,7 @@ class Metrics:
             "Processor time used by the workers.",
             registry=registry,
         )
-        Counter(
-            "chestxray_workers_started_total",
-            "Worker processes started; more than there are when some died.",
-            registry=registry,
-        ).inc()
+        Counter(DEATHS, DEATHS_HELP, registry=registry)  # from 0; counted by forget_worker
         self._process_lock = threading.Lock()
         self._process_seen_s = 0.0
         self._next_look_s = 0.0
@@ -259,21 +257,29 @@ def metrics_folder() -> Iterator[None]:
 
 
 def forget_worker(pid: int) -> None:
-    """Drop the gauges of a worker that has died, and add its counts to those of all the dead.
+    """Count a worker's death, drop its gauges, and add its counts to those of all the dead.
 
-    Their files would otherwise grow in number with every death, and each is read for every
-    exposition. To be called by whoever opened :func:`metrics_folder`, in that process.
+    Its files would otherwise stay, and each is read for every exposition. To be called by whoever
+    opened :func:`metrics_folder`, in that process, when the worker has ended out of turn.
     """
     with _locked_folder() as folder:
         mark_process_dead(pid, str(folder))
+        counts = [(mmap_key(DEATHS, f"{DEATHS}_total", [], [], DEATHS_HELP), 1.0)]
+        _add(counts, folder / "counter_dead.db")
         for kind in ("counter", "histogram"):
             left = folder / f"{kind}_{pid}.db"
             if _begun(left):
-                dead = MmapedDict(str(folder / f"{kind}_dead.db"))
-                for key, value, _, _ in MmapedDict.read_all_values_from_file(left):
-                    dead.write_value(key, dead.read_value(key)[0] + value, 0.0)
-                dead.close()
+                samples = MmapedDict.read_all_values_from_file(left)
+                _add([(key, value) for key, value, *_ in samples], folder / f"{kind}_dead.db")
             left.unlink(missing_ok=True)
+
+
+def _add(counts: list[tuple[str, float]], file: Path) -> None:
+    """Add to what a file in prometheus_client's format holds under the same keys."""
+    held = MmapedDict(str(file))
+    for key, value in counts:
+        held.write_value(key, held.read_value(key)[0] + value, 0.0)
+    held.close()
 
 
 class _AllWorkers(Collector):

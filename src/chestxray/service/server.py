@@ -107,7 +107,7 @@ def uvicorn_config(app: FastAPI) -> uvicorn.Config:
         access_log=False,  # it would write down whole queries
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=DRAIN_TIMEOUT_S,
+        timeout_graceful_shutdown=3,  # for what is left after our own draining
     )
 
 
