@@ -150,7 +150,7 @@ def test_memory_and_processor_time_are_the_processs() -> None:
         int(resident_kib) * 1024, rel=0.2
     )
     assert 0.01 < figures["chestxray_cpu_seconds_total"] <= time.process_time()
-    assert figures["chestxray_workers_started_total"] == 1
+    assert figures["chestxray_worker_deaths_total"] == 0
 
 
 def test_processor_time_follows_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,7 +293,7 @@ def test_every_worker_tells_the_sum_over_all() -> None:
         assert figures["chestxray_queue_waiting"] == 1
         assert figures["chestxray_requests_in_flight"] == 5
         assert figures["chestxray_buffered_bytes"] == 110
-        assert figures["chestxray_workers_started_total"] == 2
+        assert figures["chestxray_worker_deaths_total"] == 0
         for worker in (first, second):
             memory = figures[f'chestxray_resident_memory_bytes{{pid="{worker.pid}"}}']
             assert memory > 1_000_000
@@ -325,12 +325,14 @@ def test_what_a_killed_worker_counted_stays_and_its_gauges_go() -> None:
         memory = f'chestxray_resident_memory_bytes{{pid="{dead}"}}'
         assert memory in before
         assert memory not in after
-        gauges = ("chestxray_queue", "chestxray_requests_in", "chestxray_buf", "chestxray_resident")
-        counted = {series for series in before if not series.startswith(gauges)}
+        changing = ("queue_", "requests_in_", "buffered_", "resident_", "worker_deaths_")
+        changing = tuple(f"chestxray_{name}" for name in changing)
+        counted = {series for series in before if not series.startswith(changing)}
         assert len(counted) > 100
         assert {s: after[s] for s in counted} == {s: before[s] for s in counted}
+        assert after["chestxray_worker_deaths_total"] == 1
         running.append(Worker())
-        assert running[1].figures()["chestxray_workers_started_total"] == 3
+        assert running[1].figures()["chestxray_worker_deaths_total"] == 1
 
 
 def test_while_workers_die_no_count_goes_back_and_files_do_not_pile_up() -> None:
@@ -355,6 +357,7 @@ def test_while_workers_die_no_count_goes_back_and_files_do_not_pile_up() -> None
         assert seen == sorted(seen)
         figures = survivor.figures()
         assert figures['chestxray_problems_total{code="too_small"}'] == deaths + 1
+        assert figures["chestxray_worker_deaths_total"] == deaths
         assert figures["chestxray_requests_in_flight"] == 0
         kinds = ("counter", "histogram", "gauge_liveall", "gauge_livesum")
         living = [f"{kind}_{worker.pid}.db" for kind in kinds for worker in (parent, survivor)]

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from chestxray.errors import BundleMissingError, ConfigError
 from chestxray.service.server import serve
@@ -110,6 +112,60 @@ def test_a_worker_that_is_killed_is_replaced_and_all_end_with_0_on_sigterm(
         assert process.wait(60) == 0
 
 
+def test_any_worker_tells_the_metrics_of_all_also_of_one_that_was_killed(
+    tiny_bundle: Path, wait_until: Callable[..., None]
+) -> None:
+    with server(tiny_bundle, workers=2) as (process, port):
+        wait_until(lambda: answers(port))
+        memory = "chestxray_resident_memory_bytes[('pid', '{}')]"
+        first, second = children(process.pid)
+        wait_until(lambda: {memory.format(first), memory.format(second)} <= set(figures(port)))
+        for _ in range(9):  # each on a connection of its own, so with either worker
+            assert answers(port)
+        before = figures(port)
+        assert total(before, "chestxray_predictions_total") == 10
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: len(children(process.pid)) == 2 and first not in children(process.pid))
+        after = figures(port)
+        assert memory.format(first) not in after
+        assert total(after, "chestxray_worker_deaths_total") == 1
+        kept = ("_total[", "_bucket[", "_count[", "_sum[")
+        counts = [series for series in before if any(kind in series for kind in kept)]
+        assert len(counts) > 100
+        assert all(after[series] >= before[series] for series in counts)
+        assert answers(port)
+        assert total(figures(port), "chestxray_predictions_total") == 11
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
+def test_workers_do_not_outlive_their_supervisor(
+    tiny_bundle: Path, wait_until: Callable[..., None]
+) -> None:
+    with server(tiny_bundle, workers=2) as (process, port):
+        wait_until(lambda: answers(port))
+        workers = children(process.pid)
+        process.kill()
+        process.wait(30)
+        wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+        assert not answers(port)
+
+
+def test_a_replacement_answers_with_the_same_bundle_whatever_has_become_of_the_folder(
+    tiny_bundle: Path, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, bundle)
+    with server(bundle, workers=2) as (process, port):
+        wait_until(lambda: answers(port))
+        shutil.rmtree(bundle)
+        for worker in children(process.pid):
+            os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: answers(port))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
 def test_sigterm_while_a_worker_is_being_replaced_leaves_none_behind(
     tiny_bundle: Path, wait_until: Callable[..., None]
 ) -> None:
@@ -117,6 +173,23 @@ def test_sigterm_while_a_worker_is_being_replaced_leaves_none_behind(
         wait_until(lambda: answers(port))
         os.kill(children(process.pid)[0], signal.SIGKILL)
         assert process.wait(60) == 0
+
+
+def figures(port: int) -> dict[str, float]:
+    """Every sample of ``/metrics``, asked on a connection of its own."""
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        answer = client.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    return {
+        f"{sample.name}{sorted(sample.labels.items())}": sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def total(figures: dict[str, float], name: str) -> float:
+    return sum(value for series, value in figures.items() if series.startswith(f"{name}["))
 
 
 def children(pid: int) -> list[int]:

@@ -74,8 +74,6 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
         redirect_slashes=False,  # nobody wants an upload sent twice
     )
     app.state.service = service
-    app.include_router(open_router)
-    app.include_router(documentation.router)
     if settings.demands_key:
         app.include_router(
             protected_router,
@@ -84,6 +82,8 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
         )
     else:
         app.include_router(protected_router)
+    app.include_router(open_router)
+    app.include_router(documentation.router)
     app.add_exception_handler(ChestXrayError, on_error)
     app.add_exception_handler(RequestValidationError, on_invalid_query)
     app.add_exception_handler(HTTPException, on_http_exception)

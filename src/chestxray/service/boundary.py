@@ -37,6 +37,8 @@ HEADERS = {
 }
 """Of every answer that does not set them otherwise. HSTS is for who ends TLS: the proxy."""
 
+_RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+
 GONE = 499
 """nginx's status for a client that went away; in log and metrics only, since nobody reads it."""
 
@@ -171,10 +173,10 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            given = {name for name, _ in message["headers"]}
+            message["headers"] += [pair for pair in _RAW_HEADERS if pair[0] not in given]
             headers = MutableHeaders(scope=message)
             headers[HEADER] = self._identity
-            for name, value in HEADERS.items():
-                headers.setdefault(name, value)
             closes = self._boundary.closes(
                 self._request_headers,
                 body_read=self._body_read,

@@ -6,6 +6,8 @@ Does not: know what is served (``app``), or end TLS (a reverse proxy does).
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import signal
 import socket
 import time
 from types import FrameType
@@ -56,6 +58,10 @@ class DrainingServer(uvicorn.Server):
         self._drain_until = time.monotonic() + DRAIN_TIMEOUT_S
 
     async def on_tick(self, counter: int) -> bool:
+        supervisor = multiprocessing.parent_process()
+        if supervisor is not None and not self.should_exit and not supervisor.is_alive():
+            logger.error("the supervisor has died: this worker ends")
+            self.handle_exit(signal.SIGTERM, None)
         exiting = await super().on_tick(counter)
         now = time.monotonic()
         drained = self._service.idle and now >= self._drain_from
@@ -104,6 +110,7 @@ def uvicorn_config(app: FastAPI) -> uvicorn.Config:
         http=Connection,
         ws="none",
         log_config=None,
+        proxy_headers=False,  # nothing here looks at who asks or by which scheme
         access_log=False,  # it would write down whole queries
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,

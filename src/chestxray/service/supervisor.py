@@ -58,10 +58,10 @@ class Supervisor:
     def _replace(self, dead: SpawnProcess) -> None:
         self._workers.remove(dead)
         dead.join()
-        assert dead.pid is not None  # noqa: S101 - it was started
-        forget_worker(dead.pid)
         if self._stopping:
             return
+        assert dead.pid is not None  # noqa: S101 - it was started
+        forget_worker(dead.pid)
         logger.error("worker %d ended with %s and is replaced", dead.pid, dead.exitcode)
         time.sleep(RESTART_PAUSE_S)
         self._add_worker()
