@@ -102,3 +102,10 @@ def test_requests_sent_at_once_are_answered_in_their_order(client: httpx.Client)
     assert len(heads) == 2
     assert b'"label"' in heads[0]
     assert heads[1].endswith(b'{"status":"alive"}')
+
+
+def test_the_head_and_the_body_of_an_answer_leave_together(client: httpx.Client) -> None:
+    with raw_http.connected(client) as connection:
+        for _ in range(20):
+            connection.sendall(GET + b"\r\n")
+            assert connection.recv(10_000).endswith(b'{"status":"alive"}')

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from http import HTTPStatus
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -23,6 +24,35 @@ HEAD_TIMEOUT_S = 20.0
 
 MAX_HEAD_BYTES = 64 * 1024
 """Of the request line and all headers; as h11 has it. Browsers and proxies send a few KiB."""
+
+
+class _Coalescing:
+    """A transport whose writes of one turn of the event loop leave together.
+
+    uvicorn writes the head and the body of an answer one after the other. Together they cost one
+    system call, and a proxy that forwards an early head over HTTP/2 does not lose the body.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._pending: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._pending:
+            self._loop.call_soon(self._flush)
+        self._pending.append(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._transport.writelines(self._pending)
+            self._pending = []
 
 
 _OFFER = re.compile(rb"(?i)\r\nupgrade:[^\r\n]*(?=\r\n)")
@@ -38,7 +68,7 @@ class Connection(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(_Coalescing(transport, self.loop))  # type: ignore[arg-type]
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:

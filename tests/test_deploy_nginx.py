@@ -1,0 +1,478 @@
+"""deploy/nginx.conf in a real nginx, in front of the real server, with a certificate of its own."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from http.client import HTTPResponse, HTTPSConnection
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+
+from chestxray.client import Client, NotReadyError, OverloadedError, UnreachableError
+from chestxray.service.keys import hash_of, make_key
+from chestxray.service.settings import Settings
+from factories.bundles import write_tiny_bundle
+from factories.requests import radiograph_png
+
+REPOSITORY = Path(__file__).parents[1]
+CONFIGURATION = REPOSITORY / "deploy" / "nginx.conf"
+PAGE = (REPOSITORY / "docs" / "operations.md").read_text(encoding="utf-8")
+MAX_BUFFERED_BYTES = 2_000_000
+T = TypeVar("T")
+
+FRAME = """
+{user}
+daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log info;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    scgi_temp_path {folder}/scgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    include {folder}/chestxray.conf;
+}}
+"""
+"""What a distribution's nginx.conf does, in a folder of the test's."""
+
+
+@dataclass
+class Service:
+    """A server process that demands a key."""
+
+    port: int
+    key: str
+    log: Path
+
+    def log_entries(self, request_id: str) -> list[dict[str, object]]:
+        lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
+        whole = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [entry for entry in whole if entry["request_id"] == request_id]
+
+
+@dataclass
+class Proxy:
+    """nginx and where it listens."""
+
+    https_port: int
+    http_port: int
+    folder: Path
+    trusted: ssl.SSLContext
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.https_port}"
+
+    @property
+    def error_log(self) -> str:
+        return (self.folder / "error.log").read_text(encoding="utf-8")
+
+    @property
+    def access_log(self) -> list[dict[str, object]]:
+        lines = (self.folder / "chestxray.log").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    bundle = write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
+    log = tmp_path_factory.mktemp("service") / "log"
+    key = make_key()
+    settings = {
+        "CHESTXRAY_PORT": "0",
+        "CHESTXRAY_BUNDLE": str(bundle),
+        "CHESTXRAY_API_KEYS": f"radiology:{hash_of(key)}",
+        "CHESTXRAY_MAX_BUFFERED_BYTES": str(MAX_BUFFERED_BYTES),
+    }
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "chestxray", "serve"], stderr=stderr, env=os.environ | settings
+        )
+    try:
+        found = wait_for(
+            lambda: re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text(encoding="utf-8")),
+            unless=process.poll,
+        )
+        yield Service(int(found[1]), key, log)
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def proxy(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    with nginx(tmp_path_factory.mktemp("nginx"), service.port) as proxy:
+        yield proxy
+
+
+@contextmanager
+def nginx(
+    folder: Path, service_port: int, change: Callable[[str], str] = lambda text: text
+) -> Iterator[Proxy]:
+    """nginx with the configuration of ``deploy/`` at ports and in a folder of this test's."""
+    for program in ("nginx", "openssl"):
+        if shutil.which(program) is None:
+            pytest.skip(f"needs {program}")
+    make_certificate(folder)
+    https_port, http_port = free_port(), free_port()
+    text = CONFIGURATION.read_text(encoding="utf-8")
+    for place, here in {
+        # A small buffer, or the kernel would take a whole answer from nginx before it is read.
+        "listen 443 ssl http2;": f"listen 127.0.0.1:{https_port} ssl http2 sndbuf=4096;",
+        "listen 80;": f"listen 127.0.0.1:{http_port};",
+        "server 127.0.0.1:8000;": f"server 127.0.0.1:{service_port};",
+        "/etc/nginx/tls/": f"{folder}/",
+        "/var/log/nginx/": f"{folder}/",
+        "server_name xray.example.org;": "server_name localhost;",
+    }.items():
+        assert place in text
+        text = text.replace(place, here)
+    (folder / "chestxray.conf").write_text(change(text), encoding="utf-8")
+    user = "user root;" if os.geteuid() == 0 else ""  # as another it could not enter this folder
+    (folder / "nginx.conf").write_text(FRAME.format(folder=folder, user=user), encoding="utf-8")
+    process = subprocess.Popen(
+        ["nginx", "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]  # noqa: S607
+    )
+    trusted = ssl.create_default_context(cafile=folder / "chestxray.crt")
+    proxy = Proxy(https_port, http_port, folder, trusted)
+    try:
+        wait_for(lambda: listens(https_port) and listens(http_port), unless=process.poll)
+        yield proxy
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0, proxy.error_log
+
+
+def make_certificate(folder: Path) -> None:
+    command = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
+    subprocess.run(
+        [
+            *("openssl", *command.split(), "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=DNS:localhost"),
+            *("-out", str(folder / "chestxray.crt"), "-keyout", str(folder / "chestxray.key")),
+        ],
+        check=True,
+        capture_output=True,
+    )
+
+
+def free_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def wait_for(
+    found: Callable[[], T], *, unless: Callable[[], object] = lambda: None, timeout_s: float = 60
+) -> T:
+    """What ``found`` returns as soon as that is true; fails after a time, or if ``unless`` is."""
+    deadline = time.monotonic() + timeout_s
+    while not (result := found()):
+        assert unless() is None, "the program has ended"
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.01)
+    return result
+
+
+@pytest.fixture
+def https(proxy: Proxy) -> Iterator[httpx.Client]:
+    """Someone outside, without a key."""
+    with httpx.Client(base_url=proxy.url, verify=proxy.trusted, timeout=30) as https:
+        yield https
+
+
+@pytest.fixture
+def client(proxy: Proxy, service: Service) -> Iterator[Client]:
+    """Someone outside, with a key."""
+    with Client(proxy.url, api_key=service.key, ssl_context=proxy.trusted, retry_for_s=0) as client:
+        yield client
+
+
+def test_a_radiograph_is_answered_over_https_and_its_request_found_in_both_logs(
+    https: httpx.Client, service: Service, proxy: Proxy
+) -> None:
+    response = https.post(
+        "/predict",
+        params={"heatmap": "true"},
+        files={"file": ("roe_jane.png", radiograph_png())},
+        headers={"X-API-Key": service.key, "X-Request-ID": "chosen-by-a-stranger"},
+    )
+    assert response.status_code == 200
+    assert response.json()["heatmap"].startswith("data:image/png;base64,")
+    (identity,) = response.headers.get_list("X-Request-ID")
+    assert re.fullmatch("[0-9a-f]{32}", identity)
+    assert response.headers["Strict-Transport-Security"] == "max-age=31536000"
+    (line,) = wait_for(lambda: [e for e in proxy.access_log if e["request_id"] == identity])
+    assert (line["method"], line["route"], line["status"]) == ("POST", "/predict", 200)
+    (entry,) = wait_for(lambda: service.log_entries(identity))
+    assert (entry["method"], entry["route"], entry["status"]) == ("POST", "/predict", 200)
+    assert entry["key"] == "radiology"
+    table = PAGE.partition("\n| field |")[2].partition("\n\n")[0]
+    first_cells = "".join(re.findall(r"^\|([^|]*)\|", table, flags=re.MULTILINE))
+    assert set(entry) == set(re.findall(r"`(\w+)`", first_cells))
+
+
+def test_the_logs_of_the_proxy_hold_no_query_and_no_path_that_does_not_exist(
+    https: httpx.Client, proxy: Proxy
+) -> None:
+    https.get("/metadata", params={"patient": "roe_jane"})
+    last = https.get("/roe_jane").headers["X-Request-ID"]
+    wait_for(lambda: [e for e in proxy.access_log if e["request_id"] == last])
+    assert "roe_jane" not in str(proxy.access_log)
+    assert "roe_jane" not in proxy.error_log
+    assert proxy.access_log[-1]["route"] == "other"
+
+
+def test_the_client_reads_answers_through_the_proxy(client: Client) -> None:
+    assert client.ready()
+    assert client.metadata().name == "tiny"
+    files = [radiograph_png(seed) for seed in range(8)]
+    assert client.predict_batch(files) == [client.predict(file) for file in files]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("/metrics", "/metrics?", "/%6Detrics", "//metrics", "/docs/../metrics", "/docs/%2e%2e/x"),
+        *("https://localhost/metrics", "/metadata/", "/predict/metrics", "/problem", "/nothing"),
+    ],
+)
+def test_metrics_and_what_does_not_exist_are_not_there_for_the_outside(
+    https: httpx.Client, service: Service, target: str
+) -> None:
+    headers = {"X-API-Key": service.key}
+    inside = httpx.get(f"http://127.0.0.1:{service.port}/metrics", headers=headers, timeout=30)
+    assert inside.status_code == 200
+    as_written = {"target": target.encode()}
+    outside = https.get("/", headers=headers, extensions=as_written)
+    assert outside.status_code == 404
+    assert_problem(outside, "not_found")
+
+
+@pytest.mark.parametrize(("address", "status"), [("127.0.0.1", 200), ("10.1.2.3", 403)])
+def test_the_page_says_how_another_machine_may_read_the_metrics(
+    service: Service, tmp_path: Path, address: str, status: int
+) -> None:
+    (location,) = re.findall(r"`(location = /metrics {.*})`", PAGE)
+    location = location.replace("10.1.2.3", address)
+
+    def opened(text: str) -> str:
+        return text.replace("    location / {", f"    {location}\n    location / {{", 1)
+
+    with nginx(tmp_path, service.port, opened) as proxy:
+        headers = {"X-API-Key": service.key}
+        answer = httpx.get(f"{proxy.url}/metrics", headers=headers, verify=proxy.trusted)
+    assert answer.status_code == status
+    assert ("chestxray_requests_total" in answer.text) == (status == 200)
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/docs/swagger-ui.css", "/openapi.json", "/livez"])
+def test_what_is_open_is_open_through_the_proxy(https: httpx.Client, path: str) -> None:
+    assert https.get(path, follow_redirects=True).status_code == 200
+
+
+def test_without_a_key_the_services_own_problem_comes_through(https: httpx.Client) -> None:
+    response = https.get("/metadata")
+    assert response.status_code == 401
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert_problem(response, "unauthorized")
+
+
+def test_plain_http_leads_to_https_and_no_further(proxy: Proxy, service: Service) -> None:
+    response = httpx.get(
+        f"http://127.0.0.1:{proxy.http_port}/metadata",
+        headers={"Host": "localhost", "X-API-Key": service.key},
+        timeout=30,
+    )
+    assert response.status_code == 301
+    assert response.headers["Location"] == "https://localhost/metadata"
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_both_good_versions_of_tls_offer_http_2(proxy: Proxy, version: ssl.TLSVersion) -> None:
+    context = ssl.create_default_context(cafile=proxy.folder / "chestxray.crt")
+    context.minimum_version = context.maximum_version = version
+    context.set_alpn_protocols(["h2"])
+    with (
+        socket.create_connection(("127.0.0.1", proxy.https_port), timeout=30) as connection,
+        context.wrap_socket(connection, server_hostname="localhost") as secured,
+    ):
+        assert secured.version() == version.name.replace("_", ".")
+        assert secured.selected_alpn_protocol() == "h2"
+
+
+def test_a_certificate_that_is_not_trusted_ends_the_clients_patience_at_once(proxy: Proxy) -> None:
+    def no_pause(_: float) -> None:
+        raise AssertionError("it was tried again")
+
+    with Client(proxy.url, sleep=no_pause) as client, pytest.raises(UnreachableError) as caught:
+        client.metadata()
+    assert "certificate verify failed" in str(caught.value)
+
+
+def test_nothing_of_a_request_is_written_to_disk_and_nginx_unhindered_would_write_it(
+    client: Client, proxy: Proxy, service: Service, tmp_path: Path
+) -> None:
+    body = radiograph_png() + bytes(1_000_000)
+    client.predict_batch([body])
+    assert "temporary file" not in proxy.error_log
+    with nginx(tmp_path, service.port, without("proxy_request_buffering off;")) as other:
+        with Client(other.url, api_key=service.key, ssl_context=other.trusted) as spooled:
+            spooled.predict_batch([body])
+        assert "a client request body is buffered to a temporary file" in other.error_log
+
+
+def test_nothing_of_an_answer_is_written_to_disk_and_nginx_unhindered_would_write_it(
+    proxy: Proxy, service: Service, tmp_path: Path
+) -> None:
+    with reading_late(proxy) as answer:
+        assert len(answer.read()) > 1_000_000
+    assert "temporary file" not in proxy.error_log
+    spooled = "an upstream response is buffered to a temporary file"
+    with (
+        nginx(tmp_path, service.port, without("proxy_max_temp_file_size 0;")) as other,
+        reading_late(other),
+    ):
+        wait_for(lambda: spooled in other.error_log)
+
+
+def without(directive: str) -> Callable[[str], str]:
+    def removed(text: str) -> str:
+        assert directive in text
+        return text.replace(directive, "")
+
+    return removed
+
+
+@contextmanager
+def reading_late(proxy: Proxy) -> Iterator[HTTPResponse]:
+    """A long answer through a connection that holds little until it is read."""
+    connection = HTTPSConnection("localhost", proxy.https_port, context=proxy.trusted)
+    plain = socket.socket()
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    plain.settimeout(30)
+    plain.connect(("127.0.0.1", proxy.https_port))
+    connection.sock = proxy.trusted.wrap_socket(plain, server_hostname="localhost")
+    with closing(connection):
+        connection.request("GET", "/docs/swagger-ui-bundle.js")
+        with connection.getresponse() as answer:
+            yield answer
+
+
+def test_an_answer_before_the_body_has_been_read_reaches_the_sender(client: Client) -> None:
+    with pytest.raises(OverloadedError) as caught:
+        client.predict(bytes(4 * MAX_BUFFERED_BYTES))
+    assert caught.value.problem.code == "overloaded"
+    assert caught.value.retry_after_s is not None
+    assert caught.value.retry_after_s >= 1
+
+
+def test_the_proxy_takes_bodies_as_long_as_the_service_does(proxy: Proxy, service: Service) -> None:
+    assert "client_max_body_size 128m;" in CONFIGURATION.read_text(encoding="utf-8")
+    longest = Settings.model_fields["max_body_bytes"].default
+    assert longest == 128 * 1024 * 1024
+    for n_bytes, status in [(longest, 429), (longest + 1, 413)]:
+        with closing(
+            HTTPSConnection("localhost", proxy.https_port, timeout=30, context=proxy.trusted)
+        ) as connection:
+            connection.putrequest("POST", "/predict")
+            connection.putheader("Content-Length", str(n_bytes))
+            connection.putheader("Content-Type", "multipart/form-data; boundary=b")
+            connection.putheader("X-API-Key", service.key)
+            connection.endheaders()  # it is enough to announce them
+            answer = connection.getresponse()
+            assert answer.status == status
+            problem = json.loads(answer.read())
+            assert problem["status"] == status
+            assert problem["code"] == {413: "too_many_bytes", 429: "overloaded"}[status]
+
+
+def test_a_service_that_is_not_there_is_a_problem_and_not_ready(tmp_path: Path) -> None:
+    with (
+        nginx(tmp_path, free_port()) as proxy,
+        Client(proxy.url, ssl_context=proxy.trusted, retry_for_s=0) as client,
+    ):
+        assert not client.ready()
+        with pytest.raises(NotReadyError) as caught:
+            client.predict(radiograph_png())
+        assert caught.value.problem.status == 502
+        assert caught.value.problem.code == "not_reachable"
+        assert re.fullmatch("[0-9a-f]{32}", caught.value.problem.request_id or "")
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "code"),
+    [
+        (radiograph_png(), 200, None),
+        (b"text", 415, "unsupported_format"),
+    ],
+)
+def test_http_2_gets_the_same_answers(
+    proxy: Proxy, service: Service, tmp_path: Path, data: bytes, status: int, code: str | None
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(data)
+    answer = over_http_2(proxy, service, "-F", f"file=@{file}")
+    assert answer["status"] == status
+    assert answer.get("code") == code
+
+
+def test_http_2_is_told_by_the_proxy_what_is_too_long(proxy: Proxy, service: Service) -> None:
+    answer = over_http_2(proxy, service, "-H", f"Content-Length: {2**27 + 1}", "-d", "x")
+    assert (answer["status"], answer["code"]) == (413, "too_many_bytes")
+
+
+def over_http_2(proxy: Proxy, service: Service, *options: str) -> dict[str, Any]:
+    """What ``/predict`` answers to curl, with its status."""
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl")
+    key, trusted = f"X-API-Key: {service.key}", str(proxy.folder / "chestxray.crt")
+    done = subprocess.run(
+        [
+            *("curl", "-s", "--http2", "--cacert", trusted, "-H", key, *options),
+            *("-w", "\n%{http_version} %{http_code}", f"{proxy.url}/predict"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    body, _, last = done.stdout.rpartition("\n")
+    version, status = last.split()
+    assert version == "2"
+    return json.loads(body) | {"status": int(status)}
+
+
+def assert_problem(response: httpx.Response, code: str) -> None:
+    """The whole of a problem, by whoever it was made."""
+    problem = response.json()
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert set(problem) == {"type", "title", "status", "detail", "code", "request_id"}
+    assert problem["status"] == response.status_code
+    assert problem["code"] == code
+    assert problem["type"] == f"urn:chestxray:problem:{code}"
+    assert response.headers.get_list("X-Request-ID") == [problem["request_id"]]
+    assert response.headers["Strict-Transport-Security"] == "max-age=31536000"
+    assert response.headers["Cache-Control"] == "no-store"
