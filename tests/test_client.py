@@ -674,19 +674,21 @@ def test_the_client_imports_the_standard_library_and_httpx_alone() -> None:
 # --- the page -------------------------------------------------------------------------------------
 
 
-def test_the_examples_of_the_page_run(
+def test_the_examples_of_the_pages_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = (REPOSITORY / "docs" / "client.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```python *\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 3
+    pages = [REPOSITORY / "README.md", REPOSITORY / "docs" / "client.md"]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    blocks = re.findall(r"^```python *\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 4
     monkeypatch.chdir(REPOSITORY)
     with served(create_app(Settings())) as raw:
         for block in blocks:
             assert "http://127.0.0.1:8000" in block
             # Its own words, at this test's address.
             exec(block.replace("http://127.0.0.1:8000", str(raw.base_url)), {})  # noqa: S102
-    printed = capsys.readouterr().out.splitlines()
+    probability, *printed = capsys.readouterr().out.splitlines()
+    assert 0.7 < float(probability) < 1
     assert printed[0].startswith("PNEUMONIA 0.")
     assert [line.split()[1] for line in printed[1:5]] == ["NORMAL"] * 2 + ["PNEUMONIA"] * 2
     assert printed[5].startswith("this does not look like a frontal chest radiograph 0.")

@@ -15,7 +15,6 @@ from chestxray.service.boundary import HEADERS
 from chestxray.service.logs import json_formatter
 from chestxray.service.request_id import HEADER
 from chestxray.service.settings import Settings
-from factories import raw_http
 from factories.requests import predict, predict_batch, radiograph_png
 
 
@@ -74,50 +73,6 @@ def test_a_line_is_logged_for_each_request_with_its_id_and_without_its_query(
         "status": 415,
         "key": "",
     }
-
-
-def test_who_sends_too_much_gets_to_see_the_answer_while_still_sending(
-    client: httpx.Client,
-) -> None:
-    with raw_http.connected(client) as connection:
-        # Twice the limit of the settings, of which nothing is read until all of it was sent.
-        connection.sendall(raw_http.post(2_000_000))
-        connection.sendall(raw_http.FORM_HEAD)
-        connection.sendall(bytes(1_900_000))
-        response, body = raw_http.received(connection)
-        assert (response.status, json.loads(body)["code"]) == (413, "too_many_bytes")
-        assert response.headers["connection"] == "close"
-
-
-def test_after_an_answer_that_came_before_the_body_the_connection_can_be_used_again(
-    client: httpx.Client,
-) -> None:
-    body = raw_http.form(bytes(500_000))
-    with raw_http.connected(client) as connection:
-        for _ in range(2):
-            connection.sendall(raw_http.post(len(body), path="/nowhere") + body)
-            response, _ = raw_http.received(connection)
-            assert response.status == 404
-            assert "connection" not in response.headers
-
-
-def test_who_waits_to_be_asked_for_the_body_is_refused_without_being_asked(
-    client: httpx.Client,
-) -> None:
-    with raw_http.connected(client) as connection:
-        connection.sendall(raw_http.post(2_000_000, "Expect: 100-continue"))
-        response, _ = raw_http.received(connection)
-        assert response.status == 413
-        assert raw_http.is_closed(connection)
-
-
-def test_what_is_sent_beyond_all_bounds_after_the_answer_ends_the_connection(
-    client: httpx.Client,
-) -> None:
-    with raw_http.connected(client) as connection:
-        connection.sendall(raw_http.post(1_000_000_000))
-        with pytest.raises(ConnectionError):  # the server has taken in a megabyte and closed
-            connection.sendall(bytes(999_000_000))
 
 
 @pytest.mark.anyio

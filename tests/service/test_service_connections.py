@@ -2,13 +2,18 @@
 
 import json
 import re
+import time
 
 import httpx
 import pytest
 
+from chestxray.inference import Predictor
 from chestxray.service import connections
+from chestxray.service.app import create_app
+from chestxray.service.settings import Settings
 from factories import raw_http
 from factories.requests import radiograph_png
+from factories.servers import served
 
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 
@@ -109,3 +114,74 @@ def test_the_head_and_the_body_of_an_answer_leave_together(client: httpx.Client)
         for _ in range(20):
             connection.sendall(GET + b"\r\n")
             assert connection.recv(10_000).endswith(b'{"status":"alive"}')
+
+
+def test_who_sends_too_much_gets_to_see_the_answer_while_still_sending(
+    client: httpx.Client,
+) -> None:
+    with raw_http.connected(client) as connection:
+        # Twice the limit of the settings, of which nothing is read until all of it was sent.
+        connection.sendall(raw_http.post(2_000_000))
+        connection.sendall(raw_http.FORM_HEAD)
+        connection.sendall(bytes(1_900_000))
+        response, body = raw_http.received(connection)
+        assert problem(response, body) == (413, "too_many_bytes")
+
+
+def test_after_an_answer_that_came_before_the_body_the_connection_can_be_used_again(
+    client: httpx.Client,
+) -> None:
+    body = raw_http.form(bytes(500_000))
+    with raw_http.connected(client) as connection:
+        for _ in range(2):
+            connection.sendall(raw_http.post(len(body), path="/nowhere") + body)
+            response, _ = raw_http.received(connection)
+            assert response.status == 404
+            assert "connection" not in response.headers
+
+
+def test_who_waits_to_be_asked_for_the_body_is_refused_without_being_asked(
+    client: httpx.Client,
+) -> None:
+    with raw_http.connected(client) as connection:
+        connection.sendall(raw_http.post(2_000_000, "Expect: 100-continue"))
+        response, _ = raw_http.received(connection)
+        assert response.status == 413
+        assert raw_http.is_closed(connection)
+
+
+def test_what_is_sent_beyond_all_bounds_after_the_answer_ends_the_connection(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MAX_REST_BYTES", 1_000_000)
+    with raw_http.connected(client) as connection:
+        connection.sendall(raw_http.post(1_000_000_000))
+        with pytest.raises(ConnectionError):  # the server has taken in a megabyte and closed
+            connection.sendall(bytes(999_000_000))
+
+
+def test_what_comes_too_slowly_after_the_answer_ends_the_connection(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "REST_TIMEOUT_S", 0.05)
+    with raw_http.connected(client) as connection:
+        connection.sendall(raw_http.post(100, path="/nowhere") + b"x")
+        assert raw_http.received(connection)[0].status == 404
+        assert raw_http.is_closed(connection)
+
+
+def test_a_connection_that_was_told_to_come_back_later_is_not_read_until_then(
+    settings: Settings, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "RETRY_PAUSE_S", 0.3)
+    app = create_app(settings.model_copy(update={"max_buffered_bytes": 1000}), predictor)
+    body = raw_http.form(bytes(1500))
+    with served(app) as client, raw_http.connected(client) as connection:
+        connection.sendall(raw_http.post(len(body)) + body)
+        response, answer = raw_http.received(connection)
+        assert problem(response, answer) == (429, "overloaded")
+        assert int(response.headers["retry-after"]) >= connections.RETRY_PAUSE_S
+        connection.sendall(GET + b"\r\n")
+        sent_s = time.monotonic()
+        assert raw_http.received(connection)[0].status == 200
+        assert time.monotonic() - sent_s > 0.2

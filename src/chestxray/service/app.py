@@ -98,8 +98,6 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
     app.add_middleware(
         Boundary,
         metrics=metrics,
-        max_unread_bytes=settings.max_body_bytes,
-        timeout_s=settings.body_timeout_s,
         draining=lambda: service.draining,
     )
     return app

@@ -1,16 +1,13 @@
 """Around all routes: what every request gets, however it ends.
 
 An id; headers that are always right; a line in the log and a count in the metrics; a problem where
-something unexpected happened. An answer that is given before the body has been read (a full queue,
-a body too long, a missing key) is sent at once, and then the rest of the body is taken in and
-dropped: a connection closed on a sender resets it, and the sender would never see the answer.
+something unexpected happened.
 
-Does not: know what is asked or answered (``routes`` does).
+Does not: know what is asked or answered (``routes`` does), or handle connections (``connections``).
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 import traceback
@@ -43,32 +40,18 @@ GONE = 499
 """nginx's status for a client that went away; in log and metrics only, since nobody reads it."""
 
 TOO_SLOW = 408
-"""The status after which nothing more is read."""
+"""The status after which nobody waits for the rest."""
 
 QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 """Routes that are asked every few seconds; they are logged at ``debug`` when all is well."""
 
 
 class Boundary:
-    """The outermost layer.
+    """The outermost layer. ``draining`` tells whether connections are to end with their answer."""
 
-    ``max_unread_bytes`` and ``timeout_s`` bound what is taken in of a body after its answer.
-    ``draining`` tells whether connections are to end with their answer.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        metrics: Metrics,
-        max_unread_bytes: int,
-        timeout_s: float,
-        draining: Callable[[], bool],
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, draining: Callable[[], bool]) -> None:
         self._app = app
         self._metrics = metrics
-        self._max_unread_bytes = max_unread_bytes
-        self._timeout_s = timeout_s
         self._draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,7 +60,7 @@ class Boundary:
             return
         identity = request_id_for(Headers(scope=scope).get(HEADER))
         reset = request_id.set(identity)
-        exchange = _Exchange(self, scope, receive, send, identity)
+        exchange = _Exchange(scope, receive, send, identity, self._draining)
         begun = time.perf_counter()
         try:
             await self._answer(exchange, scope)
@@ -101,30 +84,6 @@ class Boundary:
             )
             self._metrics.refused(problem.code)
             await problem_response(problem)(scope, exchange.receive, exchange.send)
-
-    def closes(self, headers: Headers, *, body_read: bool, asked_for_body: bool) -> bool:
-        """Whether the connection must end with an answer that comes now."""
-        if body_read:
-            return self._draining()
-        declared = headers.get("content-length", "")
-        unknown = not (declared.isascii() and declared.isdigit())
-        too_long = unknown or int(declared) > self._max_unread_bytes
-        # Who waits to be asked for the body may send it or not: nobody could tell what comes next.
-        unasked = not asked_for_body and "expect" in headers
-        return too_long or unasked or self._draining()
-
-    async def drop_rest(self, receive: Receive) -> None:
-        """Take in what is still sent, in bounds, and keep nothing of it."""
-        n_bytes = 0
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                while n_bytes <= self._max_unread_bytes:
-                    message = await receive()
-                    n_bytes += len(message.get("body", b""))
-                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                        return
-        except TimeoutError:
-            pass
 
     def _account(self, scope: Scope, status: int | None, duration_s: float) -> None:
         status = GONE if status is None else status
@@ -153,22 +112,23 @@ class _Exchange:
     """One request's ``receive`` and ``send``, with what has passed through them."""
 
     def __init__(
-        self, boundary: Boundary, scope: Scope, receive: Receive, send: Send, identity: str
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        identity: str,
+        draining: Callable[[], bool],
     ) -> None:
         self.status: int | None = None
-        self._boundary = boundary
         self._receive, self._send = receive, send
         self._identity = identity
-        self._request_headers = Headers(scope=scope)
-        self._asked_for_body = False
-        self._body_read = not {"content-length", "transfer-encoding"} & set(self._request_headers)
+        self._draining = draining
+        # Such a client sends its body or not, as it likes: nobody can tell what comes next.
+        self._waits_to_be_asked = "expect" in Headers(scope=scope)
 
     async def receive(self) -> Message:
-        self._asked_for_body = True
-        message = await self._receive()
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            self._body_read = True
-        return message
+        self._waits_to_be_asked = False
+        return await self._receive()
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -177,20 +137,6 @@ class _Exchange:
             message["headers"] += [pair for pair in _RAW_HEADERS if pair[0] not in given]
             headers = MutableHeaders(scope=message)
             headers[HEADER] = self._identity
-            closes = self._boundary.closes(
-                self._request_headers,
-                body_read=self._body_read,
-                asked_for_body=self._asked_for_body,
-            )
-            if closes or self.status == TOO_SLOW:
+            if self._draining() or self._waits_to_be_asked or self.status == TOO_SLOW:
                 headers["Connection"] = "close"
-        elif not message.get("more_body", False) and self._must_drop_rest():
-            await self._send({**message, "more_body": True})
-            await self._boundary.drop_rest(self.receive)
-            message = {"type": "http.response.body"}
         await self._send(message)
-
-    def _must_drop_rest(self) -> bool:
-        waits_to_be_asked = not self._asked_for_body and "expect" in self._request_headers
-        # Who was too slow to be heard is not listened to any longer.
-        return not (self._body_read or waits_to_be_asked or self.status == TOO_SLOW)

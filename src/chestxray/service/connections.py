@@ -1,9 +1,13 @@
-"""A connection: uvicorn's, with the bounds that it lacks on a request's head.
+"""A connection: uvicorn's, with bounds on a request's head and a decent end.
 
 uvicorn waits for a head for ever and takes one of any length, and tells of a broken one in plain
 text. Here a head must come in time and in size, and what is broken gets a problem.
 
-Does not: bound bodies (``multipart`` does) or read them.
+An answer may be given before its request's body has been read: a full queue, a body too long, a
+missing key. A connection that is closed on a sender is reset, and the sender never sees the answer.
+So the rest of the body is taken in and dropped, in bounds, at next to no cost.
+
+Does not: bound bodies that are wanted (``multipart`` does) or read them.
 """
 
 from __future__ import annotations
@@ -25,97 +29,100 @@ HEAD_TIMEOUT_S = 20.0
 MAX_HEAD_BYTES = 64 * 1024
 """Of the request line and all headers; as h11 has it. Browsers and proxies send a few KiB."""
 
+REST_TIMEOUT_S = 20.0
+"""From an answer to the end of the body that it did not wait for."""
 
-class _Coalescing:
-    """A transport whose writes of one turn of the event loop leave together.
+MAX_REST_BYTES = 128 * 1024 * 1024
+"""Of such a body; the longest body that the service takes by default."""
 
-    uvicorn writes the head and the body of an answer one after the other. Together they cost one
-    system call, and a proxy that forwards an early head over HTTP/2 does not lose the body.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
-        self._pending: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        if not self._pending:
-            self._loop.call_soon(self._flush)
-        self._pending.append(data)
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._pending:
-            self._transport.writelines(self._pending)
-            self._pending = []
-
+RETRY_PAUSE_S = 1.0
+"""For so long nothing is read from a connection that was told to come back later, and it was told
+no shorter time. Clients that come back at once would otherwise keep the event loop so busy with
+refusing them that the requests which were let in could hardly be read."""
 
 _OFFER = re.compile(rb"(?i)\r\nupgrade:[^\r\n]*(?=\r\n)")
 
 
 class Connection(HttpToolsProtocol):
-    """A connection whose requests' heads are bounded in time and in size."""
+    """A connection whose requests' heads are bounded, and that hears its senders out."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        self._in_head = True
+        self.in_head = True
+        """Whether the next byte belongs to a head, not to a body."""
         self._head_bytes = 0
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._rest_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(_Coalescing(transport, self.loop))  # type: ignore[arg-type]
-        self._await_head()
+        super().connection_made(_Outgoing(transport, self))  # type: ignore[arg-type]
+        self._time(HEAD_TIMEOUT_S, self._head_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
+        self._untime()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._in_head:
-            if self._head_timer is None:
-                self._await_head()
+        if self.in_head:
+            if self._timer is None:
+                self._time(HEAD_TIMEOUT_S, self._head_is_late)
             self._head_bytes += len(data)
             data = _without_offer(data)
+        elif self.cycle.response_complete:
+            self._rest_bytes += len(data)
+            if self._rest_bytes > MAX_REST_BYTES:
+                self.transport.abort()
+                return
         super().data_received(data)
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
+        if self.in_head and self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(431, "Head too large", "headers_too_large")
 
     def on_headers_complete(self) -> None:
-        self._stop_waiting()
-        self._in_head = False
-        self._head_bytes = 0
+        self._untime()
+        self.in_head = False
+        self._head_bytes = self._rest_bytes = 0
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        self._in_head = True
+        self.in_head = True
+        if self.cycle.response_complete:  # what came was the rest
+            self._untime()
+            self._exchange_ended()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self._in_head and self.cycle.response_complete:
-            self.transport.close()  # the boundary has taken in as much after the answer as it may
+        if not self.cycle.response_complete:
+            return  # the answer was to a request before this one
+        if self.in_head:
+            self._exchange_ended()
+        else:
+            self._time(REST_TIMEOUT_S, self.transport.abort)
+
+    def _exchange_ended(self) -> None:
+        if self.transport.is_closing():
+            self.transport.abort()
+        elif "retry_after_s" in self.cycle.scope["state"]:
+            self.flow.pause_reading()
+            self.loop.call_later(RETRY_PAUSE_S, self.flow.resume_reading)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the name is uvicorn's
         self._refuse(400, "Malformed request", "malformed_request")
 
-    def _await_head(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)
+    def _time(self, seconds: float, then: Any) -> None:
+        self._untime()
+        self._timer = self.loop.call_later(seconds, then)
 
-    def _stop_waiting(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _untime(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _head_is_late(self) -> None:
         if self._head_bytes > 0:
             self._refuse(408, "Head too slow", "slow_head")
         else:
-            self.transport.close()  # a connection that was opened in advance and never used
+            self.transport.abort()  # a connection that was opened in advance and never used
 
     def _refuse(self, status: int, title: str, code: str) -> None:
         """Answer with a problem and close, unless the answer to what came before is on its way."""
@@ -125,7 +132,54 @@ class Connection(HttpToolsProtocol):
             return
         if not (answering and self.cycle.response_started):
             self.transport.write(_problem(status, title, code))
+        self.in_head = True  # what else comes is no body
         self.transport.close()
+
+
+class _Outgoing:
+    """The transport of a connection, as uvicorn sees it.
+
+    Writes of one turn of the event loop leave together: uvicorn writes the head and the body of an
+    answer one after the other, which costs two system calls, and a proxy that forwards the head of
+    an early answer over HTTP/2 at once loses its body. And what is closed while a body is coming
+    ends only for writing; the connection ends when the body has.
+    """
+
+    def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
+        self._transport, self._connection = transport, connection
+        self._pending: list[bytes] = []
+        self._closing = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._pending:
+            self._connection.loop.call_soon(self._flush)
+        self._pending.append(data)
+
+    def is_closing(self) -> bool:
+        return self._closing or self._transport.is_closing()
+
+    def close(self) -> None:
+        if self.is_closing():
+            return
+        self._flush()
+        self._closing = True
+        if self._connection.in_head:
+            self._transport.close()
+        else:
+            self._transport.write_eof()
+
+    def abort(self) -> None:
+        """Close now, after what has been written, whatever still comes."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._pending and not self._transport.is_closing():
+            self._transport.writelines(self._pending)
+        self._pending = []
 
 
 def _without_offer(data: bytes) -> bytes:

@@ -49,6 +49,7 @@ async def on_error(request: Request, exc: Exception) -> Response:
     headers = {}
     if isinstance(exc, OverloadedError):
         headers["Retry-After"] = str(exc.retry_after_s)
+        request.state.retry_after_s = exc.retry_after_s  # for the connection
     if isinstance(exc, UnauthorizedError):
         headers["WWW-Authenticate"] = "Bearer"
     return _counted(request, problem, headers)
