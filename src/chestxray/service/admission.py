@@ -93,10 +93,14 @@ class Admission:
         """The error with an honest time to come back: when what is waiting now will be done."""
         return OverloadedError(message, max(1, math.ceil(self._jobs * self._job_s / self.threads)))
 
-    def take_place(self) -> None:
+    def check_room(self) -> None:
         """Raises OverloadedError when all places are taken."""
         if self._taken >= self._places:
             raise self.overloaded("all places in the queue are taken")
+
+    def take_place(self) -> None:
+        """Raises OverloadedError when all places are taken."""
+        self.check_room()
         self._taken += 1
 
     def give_place_back(self) -> None:

@@ -97,7 +97,6 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
         )
     app.add_middleware(
         Boundary,
-        metrics=metrics,
-        draining=lambda: service.draining,
+        service=service,
     )
     return app

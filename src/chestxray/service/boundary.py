@@ -11,16 +11,16 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chestxray.service.metrics import Metrics
+from chestxray.errors import OverloadedError
 from chestxray.service.problems import make_problem
 from chestxray.service.request_id import HEADER, request_id, request_id_for
-from chestxray.service.responses import problem_response
+from chestxray.service.responses import on_error, problem_response
+from chestxray.service.state import Service
 
 logger = logging.getLogger(__name__)
 
@@ -42,17 +42,19 @@ GONE = 499
 TOO_SLOW = 408
 """The status after which nobody waits for the rest."""
 
+WORK = frozenset({"/predict", "/predict_batch"})
+"""Routes whose requests need a place in the queue."""
+
 QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 """Routes that are asked every few seconds; they are logged at ``debug`` when all is well."""
 
 
 class Boundary:
-    """The outermost layer. ``draining`` tells whether connections are to end with their answer."""
+    """The outermost layer of the application that ``service`` belongs to."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, draining: Callable[[], bool]) -> None:
+    def __init__(self, app: ASGIApp, *, service: Service) -> None:
         self._app = app
-        self._metrics = metrics
-        self._draining = draining
+        self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,7 +62,7 @@ class Boundary:
             return
         identity = request_id_for(Headers(scope=scope).get(HEADER))
         reset = request_id.set(identity)
-        exchange = _Exchange(scope, receive, send, identity, self._draining)
+        exchange = _Exchange(self._service, scope, receive, send, identity)
         begun = time.perf_counter()
         try:
             await self._answer(exchange, scope)
@@ -70,7 +72,14 @@ class Boundary:
 
     async def _answer(self, exchange: _Exchange, scope: Scope) -> None:
         try:
+            if scope["path"] in WORK:
+                # Before all that it takes to find a route and read a query: refusing must cost
+                # next to nothing, or those who are refused take the time of those who are not.
+                self._service.admission.check_room()
             await self._app(scope, exchange.receive, exchange.send)
+        except OverloadedError as exc:
+            response = await on_error(Request(scope), exc)
+            await response(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
             exchange.status = GONE
         except Exception as exc:
@@ -82,14 +91,15 @@ class Boundary:
             problem = make_problem(
                 500, "Internal error", "The server failed; this is logged.", "internal_error"
             )
-            self._metrics.refused(problem.code)
+            self._service.report_problem(problem)
             await problem_response(problem)(scope, exchange.receive, exchange.send)
 
     def _account(self, scope: Scope, status: int | None, duration_s: float) -> None:
         status = GONE if status is None else status
-        route = getattr(scope.get("route"), "path", "other")
+        unrouted = scope["path"] if scope["path"] in WORK else "other"
+        route: str = getattr(scope.get("route"), "path", unrouted)
         key = scope.get("state", {}).get("key", "")
-        self._metrics.request(route=route, status=status, key=key, duration_s=duration_s)
+        self._service.metrics.request(route=route, status=status, key=key, duration_s=duration_s)
         level = logging.DEBUG if route in QUIET and status < 400 else logging.INFO
         logger.log(
             level,
@@ -112,17 +122,12 @@ class _Exchange:
     """One request's ``receive`` and ``send``, with what has passed through them."""
 
     def __init__(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        identity: str,
-        draining: Callable[[], bool],
+        self, service: Service, scope: Scope, receive: Receive, send: Send, identity: str
     ) -> None:
         self.status: int | None = None
         self._receive, self._send = receive, send
         self._identity = identity
-        self._draining = draining
+        self._service = service
         # Such a client sends its body or not, as it likes: nobody can tell what comes next.
         self._waits_to_be_asked = "expect" in Headers(scope=scope)
 
@@ -137,6 +142,6 @@ class _Exchange:
             message["headers"] += [pair for pair in _RAW_HEADERS if pair[0] not in given]
             headers = MutableHeaders(scope=message)
             headers[HEADER] = self._identity
-            if self._draining() or self._waits_to_be_asked or self.status == TOO_SLOW:
+            if self._service.draining or self._waits_to_be_asked or self.status == TOO_SLOW:
                 headers["Connection"] = "close"
         await self._send(message)

@@ -188,8 +188,9 @@ def _without_offer(data: bytes) -> bytes:
     Java's client offers HTTP/2 with every request. Nobody takes the offer here, but the parser that
     sees it would take the body for that other protocol and drop it.
     """
-    head, end, rest = data.partition(b"\r\n\r\n")
-    return _OFFER.sub(b"", head + end[:2]) + end[2:] + rest
+    end = data.find(b"\r\n\r\n")
+    offer = _OFFER.search(data, 0, len(data) if end < 0 else end + 2)
+    return data if offer is None else data[: offer.start()] + data[offer.end() :]
 
 
 def _problem(status: int, title: str, code: str) -> bytes:
