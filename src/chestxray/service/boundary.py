@@ -97,7 +97,7 @@ class Boundary:
     def _account(self, scope: Scope, status: int | None, duration_s: float) -> None:
         status = GONE if status is None else status
         unrouted = scope["path"] if scope["path"] in WORK else "other"
-        route: str = getattr(scope.get("route"), "path", unrouted)
+        route = str(getattr(scope.get("route"), "path", unrouted))
         key = scope.get("state", {}).get("key", "")
         self._service.metrics.request(route=route, status=status, key=key, duration_s=duration_s)
         level = logging.DEBUG if route in QUIET and status < 400 else logging.INFO
