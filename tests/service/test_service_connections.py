@@ -1,6 +1,7 @@
 """Heads come in time and in size, and what is broken gets a problem."""
 
 import json
+import logging
 import re
 import time
 
@@ -185,3 +186,16 @@ def test_a_connection_that_was_told_to_come_back_later_is_not_read_until_then(
         sent_s = time.monotonic()
         assert raw_http.received(connection)[0].status == 200
         assert time.monotonic() - sent_s > 0.2
+
+
+def test_a_body_that_turns_out_broken_after_its_answer_ends_the_connection_quietly(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    with raw_http.connected(client) as connection, caplog.at_level(logging.ERROR):
+        connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
+        assert raw_http.received(connection)[0].status == 404
+        connection.sendall(b"no length of a chunk\r\n")
+        assert raw_http.is_closed(connection)
+        assert client.get("/livez").status_code == 200  # a turn of the event loop later
+    assert not caplog.records

@@ -39,6 +39,7 @@ def test_what_the_command_line_says_takes_precedence(monkeypatch: pytest.MonkeyP
         ("QUEUE_TIMEOUT_S", "-1"),
         ("LOG_LEVEL", "loud"),
         ("MAX_BODY_BTES", "10"),
+        ("MAX_BUFFERED_BYTES", "1000"),
     ],
 )
 def test_a_wrong_variable_is_named_in_one_line(

@@ -126,6 +126,9 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, status: int, title: str, code: str) -> None:
         """Answer with a problem and close, unless the answer to what came before is on its way."""
+        if self.transport.is_closing():  # what comes is the rest of a body, and broken
+            self.transport.abort()
+            return
         answering = self.cycle is not None and not self.cycle.response_complete
         if answering and not self.cycle.more_body:
             self.cycle.keep_alive = False
@@ -154,6 +157,8 @@ class _Outgoing:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
+        if self.is_closing():
+            return
         if not self._pending:
             self._connection.loop.call_soon(self._flush)
         self._pending.append(data)

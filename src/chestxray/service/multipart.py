@@ -70,13 +70,11 @@ async def read_uploads(
     Raises:
         MalformedBodyError: the body is not multipart/form-data, or breaks off.
         MissingFieldError: there is no file in the field ``name``.
-        TooManyBytesError: the body as a whole is too long; before it is read if it says so.
+        TooManyBytesError: the body as a whole is too long.
         TooManyFilesError: more than ``max_files`` files.
         SlowBodyError: the body comes too slowly.
     """
     parser = _parser(headers, parts := _Parts(name, limits))
-    if declared_bytes(headers) > limits.max_body_bytes:
-        raise _body_too_long(limits)
     n_bytes = 0
     async for chunk in _in_time(stream, limits.timeout_s):
         n_bytes += len(chunk)
@@ -94,10 +92,17 @@ async def read_uploads(
     return parts.uploads
 
 
-def declared_bytes(headers: Headers) -> int:
-    """The length that the body says it has; 0 if it does not say."""
+def declared_bytes(headers: Headers, limits: BodyLimits) -> int:
+    """The length that the body says it has; 0 if it does not say.
+
+    Raises:
+        TooManyBytesError: it is too long.
+    """
     declared = headers.get("content-length", "")
-    return int(declared) if declared.isascii() and declared.isdigit() else 0
+    n_bytes = int(declared) if declared.isascii() and declared.isdigit() else 0
+    if n_bytes > limits.max_body_bytes:
+        raise _body_too_long(limits)
+    return n_bytes
 
 
 async def _in_time(stream: AsyncIterator[bytes], timeout_s: float) -> AsyncIterator[bytes]:

@@ -24,7 +24,7 @@ from chestxray.service import openapi
 from chestxray.service.admission import Place, unless_gone
 from chestxray.service.answers import answer, batch_element, failed_element
 from chestxray.service.keys import name_of
-from chestxray.service.multipart import Upload, declared_bytes, read_uploads
+from chestxray.service.multipart import BodyLimits, Upload, declared_bytes, read_uploads
 from chestxray.service.responses import json_response
 from chestxray.service.schemas import (
     AnsweredFile,
@@ -80,8 +80,9 @@ async def predict(
     service = _service(request)
     predictor = service.ready_predictor()
     predictor.operating_point(options.operating_point)
-    with service.place(declared_bytes(request.headers)) as place:
-        (upload,) = await _uploads(request, service, place, name="file", max_files=1)
+    limits = service.body_limits(max_files=1)
+    with service.place(declared_bytes(request.headers, limits)) as place:
+        (upload,) = await _uploads(request, service, place, name="file", limits=limits)
         if upload.error is not None:
             raise upload.error
         job = partial(
@@ -108,10 +109,9 @@ async def predict_batch(
     service = _service(request)
     predictor = service.ready_predictor()
     predictor.operating_point(options.operating_point)
-    with service.place(declared_bytes(request.headers)) as place:
-        uploads = await _uploads(
-            request, service, place, name="files", max_files=service.settings.max_files
-        )
+    limits = service.body_limits(service.settings.max_files)
+    with service.place(declared_bytes(request.headers, limits)) as place:
+        uploads = await _uploads(request, service, place, name="files", limits=limits)
         jobs = [_batch_job(upload, predictor, options, service) for upload in uploads]
         results = await unless_gone(request.receive, place.run(jobs))
     for element in results:
@@ -126,14 +126,14 @@ async def predict_batch(
 
 
 async def _uploads(
-    request: Request, service: Service, place: Place, *, name: str, max_files: int
+    request: Request, service: Service, place: Place, *, name: str, limits: BodyLimits
 ) -> list[Upload]:
     with service.metrics.stage("receive"):
         return await read_uploads(
             request.headers,
             request.stream(),
             name=name,
-            limits=service.body_limits(max_files),
+            limits=limits,
             buffer=place.buffer,
         )
 

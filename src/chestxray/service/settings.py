@@ -9,9 +9,9 @@ import ipaddress
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from chestxray.errors import ConfigError
@@ -96,6 +96,12 @@ class Settings(BaseSettings):
     def _origins(cls, given: object) -> object:
         return [origin.strip() for origin in given.split(",")] if isinstance(given, str) else given
 
+    @model_validator(mode="after")
+    def _one_body_fits(self) -> Self:
+        if self.max_body_bytes > self.max_buffered_bytes:
+            raise ValueError("must be at least MAX_BODY_BYTES, or such a body could never come in")
+        return self
+
     @property
     def demands_key(self) -> bool:
         """Whether who asks must have a key."""
@@ -142,7 +148,7 @@ def load_settings(**overrides: Any) -> Settings:
         settings = Settings(**given)
     except ValidationError as exc:
         first = exc.errors()[0]
-        setting = str(first["loc"][0])
+        setting = str(first["loc"][0]) if first["loc"] else "max_buffered_bytes"
         name = setting if setting in given else PREFIX + setting.upper()
         raise ConfigError(f"{name}: {first['msg']}") from exc
     if settings.demands_key and not settings.api_keys:
