@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import reliability_page
 from measurement import HEADER, Goal, Row, cells
 
 REPOSITORY = Path(__file__).parents[1]
@@ -78,6 +79,9 @@ SECTIONS: dict[tuple[str, str], tuple[str, Section]] = {
     ("docs/performance.md", "goals"): ("performance.json", goals),
     ("docs/performance.md", "rows"): ("performance.json", rows),
     ("docs/performance.md", "conditions"): ("performance.json", conditions),
+} | {
+    ("docs/reliability.md", section.__name__): ("reliability.json", section)
+    for section in reliability_page.SECTIONS
 }
 """(page, section) → the report in docs/reports, and what makes the section of it."""
 

@@ -199,3 +199,16 @@ def test_a_body_that_turns_out_broken_after_its_answer_ends_the_connection_quiet
         assert raw_http.is_closed(connection)
         assert client.get("/livez").status_code == 200  # a turn of the event loop later
     assert not caplog.records
+
+
+def test_a_long_body_that_was_refused_on_a_last_connection_does_not_hold_its_sender(
+    client: httpx.Client,
+) -> None:
+    body = raw_http.form(bytes(900_000))
+    with raw_http.connected(client) as connection:
+        head = raw_http.post(len(body), "Connection: close", path="/nowhere")
+        connection.sendall(head + body[:100_000])
+        assert raw_http.received(connection)[0].status == 404
+        connection.settimeout(5)  # far less than the rest may take
+        connection.sendall(body[100_000:])
+        assert raw_http.is_closed(connection)

@@ -6,6 +6,7 @@ test_service_bad_input.py.
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,14 +23,16 @@ from chestxray.imaging import Limits
 from chestxray.service.app import create_app
 from chestxray.service.multipart import BodyLimits, read_uploads
 from chestxray.service.settings import Settings
-from factories.exchanges import Uploads, exchange
+from factories.exchanges import Connection, exchange, upload
 from factories.hostile_requests import FORM, FRAMING, REQUEST, form_mutant, request_mutant
 from factories.mutations import Mutant, corpus, image_mutant
 from factories.oracles import (
+    WHOLE_ANSWER,
     assert_answers_reading,
     outcome_of_answer,
     outcome_of_reading,
     parsed_json,
+    target_for,
 )
 from factories.requests import radiograph_png
 from factories.servers import served
@@ -65,8 +68,8 @@ def _answers_as_before(port: int) -> Iterator[None]:
 
 
 def answer_to_good(port: int) -> bytes:
-    with Uploads(port) as uploads:
-        answer = uploads.post("/predict?heatmap=true&evidence=true", [("a.png", GOOD)])
+    with Connection(port) as connection:
+        answer = connection.ask(upload(WHOLE_ANSWER, [("a.png", GOOD)]))
     assert answer.status == 200
     return answer.body
 
@@ -88,8 +91,8 @@ def each(judge: Callable[[Mutant], list[str]], mutants: list[Mutant], threads: i
 
 
 def uploaded(port: int, limits: Limits, mutant: Mutant) -> list[str]:
-    with Uploads(port) as uploads:
-        answer = uploads.post("/predict", [("a.png", mutant.data)])
+    with Connection(port) as connection:
+        answer = connection.ask(upload(target_for(mutant.data), [("a.png", mutant.data)]))
     assert_answers_reading(answer, outcome_of_reading(mutant.data, limits))
     return [outcome_of_answer(answer)]
 
@@ -101,16 +104,17 @@ def test_a_mutated_image_gets_what_reading_it_says(port: int) -> None:
 
 
 def test_mutated_images_in_a_batch_cost_only_themselves(port: int) -> None:
-    with Uploads(port) as uploads:
-        alone = parsed_json(uploads.post("/predict", [("good", GOOD)]).body)
+    with Connection(port) as connection:
+        alone = parsed_json(connection.ask(upload("/predict", [("good", GOOD)])).body)
         for batch in range(N_BATCHES):
             first = batch * (FILES_PER_BATCH - 1)
             files = [image_mutant(SEED, first + i).data for i in range(FILES_PER_BATCH - 1)]
             files.insert(batch % FILES_PER_BATCH, GOOD)
-            answer = uploads.post("/predict_batch", [(str(i), f) for i, f in enumerate(files)])
+            named = [(str(number), data) for number, data in enumerate(files)]
+            answer = connection.ask(upload("/predict_batch", named))
             assert outcome_of_answer(answer) == "200"
             results = parsed_json(answer.body)["results"]
-            assert [result["filename"] for result in results] == [str(i) for i in range(len(files))]
+            assert [result["filename"] for result in results] == [name for name, _ in named]
             for data, result in zip(files, results, strict=True):
                 reading = outcome_of_reading(data, LIMITS)
                 allowed = {"not_a_chest_radiograph"} if reading == "read" else {reading}
@@ -141,6 +145,23 @@ def test_a_broken_request_is_a_problem_or_understood(port: int) -> None:
     assert {"200", "400 malformed_request", "404 not_found", "405 method_not_allowed"} <= set(
         outcomes
     )
+
+
+@pytest.mark.parametrize("header", ["Connection: close", "Connection: keep-alive"])
+@pytest.mark.parametrize("size_bytes", [100_000, 20_000_000])
+def test_a_body_that_is_refused_is_taken_in_to_its_end(
+    port: int, header: str, size_bytes: int
+) -> None:
+    """The run found connections that were held, and senders stuck, where head and body came at
+    once: so much had come before the answer that reading was paused, and it stayed so.
+    """
+    head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\n{header}\r\nContent-Type: image/jpeg"
+    request = f"{head}\r\nContent-Length: {size_bytes}\r\n\r\n".encode() + bytes(size_bytes)
+    for _ in range(5):
+        begun = time.monotonic()
+        (answer,) = exchange(port, request, patience_s=2)
+        assert outcome_of_answer(answer) == "400 malformed_body"
+        assert time.monotonic() - begun < 10
 
 
 def test_the_shipped_bundle_withstands_mutated_radiographs() -> None:

@@ -15,6 +15,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _CONTENT = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 
+_COLOURS = {b"PLTE", b"tRNS"}
+
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of each colour type
 
 # The first column and row of each pass, and the steps rightwards and downwards.
@@ -72,7 +74,8 @@ def unpack_png(data: bytes, limits: Limits) -> Coded:
             orientation = exif_orientation(bytes(payload))
         elif kind == b"IDAT":
             rows.append(payload)
-        if kind in _CONTENT:
+        # Colours that follow the data they belong to are too late, and make Pillow warn.
+        if kind in _CONTENT and not (rows and kind in _COLOURS):
             parts.append(view[at:end])
         at = end
         if kind == b"IEND":

@@ -5,9 +5,10 @@ Does not: define routes (``routes``), or open a port (``server``).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -74,6 +75,7 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
         redirect_slashes=False,  # nobody wants an upload sent twice
     )
     app.state.service = service
+    app.openapi = partial(_document, service, app.openapi)  # type: ignore[method-assign]
     if settings.demands_key:
         app.include_router(
             protected_router,
@@ -100,3 +102,10 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
         service=service,
     )
     return app
+
+
+def _document(service: Service, described: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    document = described()
+    loaded = service.predictor
+    openapi.complete(document, () if loaded is None else loaded.manifest.operating_points)
+    return document

@@ -175,6 +175,7 @@ class _Outgoing:
             self._transport.close()
         else:
             self._transport.write_eof()
+            self._connection.flow.resume_reading()  # uvicorn pauses before 64 KiB of a body
 
     def abort(self) -> None:
         """Close now, after what has been written, whatever still comes."""

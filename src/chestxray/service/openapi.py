@@ -5,7 +5,7 @@ Does not: describe anything that the tests do not hold against the running servi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from chestxray.errors import ChestXrayError
@@ -64,14 +64,9 @@ def other_problems() -> dict[int | str, dict[str, Any]]:
     }
 
 
-def answered(example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
-    """The answer with status 200, with an example."""
-    return {
-        200: {
-            "headers": {HEADER: REQUEST_ID},
-            "content": {"application/json": {"example": example}},
-        }
-    }
+def answered() -> dict[int | str, dict[str, Any]]:
+    """The answer with status 200; :func:`complete` adds its example."""
+    return {200: {"headers": {HEADER: REQUEST_ID}}}
 
 
 def _problem(status: int) -> dict[str, Any]:
@@ -149,3 +144,19 @@ BATCH = {
     "succeeded": 1,
     "failed": 1,
 }
+
+EXAMPLES = {"/predict": PREDICTION, "/predict_batch": BATCH}
+
+
+def complete(document: dict[str, Any], operating_points: Collection[str]) -> None:
+    """Put into ``document`` what FastAPI cannot know or would drop.
+
+    Which operating points there are is the bundle's to say, once it is loaded; of examples FastAPI
+    leaves out every ``null``.
+    """
+    for path, example in EXAMPLES.items():
+        operation = document["paths"][path]["post"]
+        operation["responses"]["200"]["content"]["application/json"]["example"] = example
+        for parameter in operation["parameters"]:
+            if parameter["name"] == "operating_point" and operating_points:
+                parameter["schema"] = {"type": "string", "enum": list(operating_points)}

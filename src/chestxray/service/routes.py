@@ -68,8 +68,7 @@ async def require_key(
 @protected_router.post(
     "/predict",
     response_model=PredictionAnswer,
-    responses=openapi.answered(openapi.PREDICTION)
-    | openapi.problems(400, 408, 413, 415, 422, 429, 503),
+    responses=openapi.answered() | openapi.problems(400, 408, 413, 415, 422, 429, 503),
     openapi_extra=openapi.multipart_body("file", many=False),
 )
 async def predict(
@@ -96,7 +95,7 @@ async def predict(
 @protected_router.post(
     "/predict_batch",
     response_model=BatchAnswer,
-    responses=openapi.answered(openapi.BATCH)
+    responses=openapi.answered()
     | openapi.problems(400, 408, 413, 429, 503)
     | openapi.other_problems(),
     openapi_extra=openapi.multipart_body("files", many=True),

@@ -1,0 +1,496 @@
+"""Mutants of image files: what ``image_mutant(seed, index)`` gives is a function of the two alone.
+
+A mutant starts from a file of :func:`corpus` and passes some operators. Half of them know nothing
+(bits, blocks, cuts, splices), the others know JPEG's segments or PNG's chunks and mend the
+checksums, so that a mutant gets past the walk to the decoder.
+
+The corpus is encoded by the Pillow that is installed, so the same seed gives other bytes under
+another version: keep a mutant that finds something as a file, not as a seed alone.
+
+Does not: look for coverage (no instrumented decoder), or use radiographs of anybody.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from random import Random
+
+import numpy as np
+from PIL import Image
+
+import chestxray
+from chestxray.imaging.synthetic import synthetic_radiograph
+from factories import images
+from factories.images import GREY, GREY_ALPHA, PALETTE, RGB, RGBA, chunk, raw_png, smooth
+
+Operator = Callable[[Random, bytes], bytes]
+
+JPEG_SIGNATURE, PNG_SIGNATURE = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+
+INTERESTING = (0, 1, 2, 7, 8, 15, 16, 31, 32, 64, 127, 128, 255, 256, 1023, 4096, 32767, 32768)
+INTERESTING += (65535, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
+
+GROWN_BYTES = 400_000
+"""No operator that multiplies makes a file larger than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """Bytes, and how they came to be: the corpus file and the operators in their order."""
+
+    base: str
+    operators: tuple[str, ...]
+    data: bytes
+
+
+def image_mutant(seed: int, index: int) -> Mutant:
+    """Mutant ``index`` of ``seed``: one to four operators, mostly one."""
+    rng = Random(f"image {seed} {index}")
+    base = rng.choice(sorted(corpus()))
+    data = corpus()[base]
+    used = []
+    for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 4))):
+        operator = rng.choice(_operators_for(rng, data))
+        data = operator(rng, data)
+        used.append(operator.__name__)
+    return Mutant(base, tuple(used), data)
+
+
+@cache
+def corpus() -> dict[str, bytes]:
+    """Small files of every kind that is read and of some that are not, by name."""
+    grey = smooth(48, 64)
+    colour = np.stack([grey, grey[::-1], 255 - grey], axis=-1)
+    deep = grey.astype(np.uint16) * 256 + 77
+    half = np.where(np.arange(64) < 32, 0, 255).astype(np.uint8) * np.ones_like(grey)
+    phantom = np.uint8(np.round(synthetic_radiograph(0, 96) * 255))
+    palette = chunk(b"PLTE", bytes(np.repeat(np.arange(256, dtype=np.uint8), 3)))
+    transparent = chunk(b"tRNS", bytes(range(256)))
+    turned = images.with_segment(images.jpeg(grey), 0xE1, b"Exif\0\0" + images.exif(6))
+    made = {
+        "jpeg grey": images.jpeg(grey),
+        "jpeg grey, progressive": images.jpeg(grey, progressive=True),
+        "jpeg grey, restart markers": images.jpeg(grey, restart_marker_blocks=2),
+        "jpeg grey, Exif": turned,
+        "jpeg phantom": images.jpeg(phantom, quality=85),
+        "jpeg colour": images.jpeg(colour, "RGB"),
+        "jpeg colour, subsampled": images.jpeg(colour, "RGB", subsampling=2),
+        "jpeg colour, progressive": images.jpeg(colour, "RGB", progressive=True, quality=80),
+        "jpeg CMYK": images.jpeg(np.dstack([colour, grey]), "CMYK"),
+        "jpeg YCCK": images.ycck_jpeg(grey),
+        "jpeg of two pictures": images.mpo(),
+        "png grey": images.png(grey),
+        "png phantom": images.png(phantom),
+        "png grey, interlaced": raw_png(grey, GREY, 8, interlaced=True),
+        "png 1 bit": raw_png(grey > 100, GREY, 1),
+        "png 4 bit, interlaced": raw_png(grey // 16, GREY, 4, interlaced=True),
+        "png 16 bit": raw_png(deep, GREY, 16),
+        "png 16 bit, interlaced": raw_png(deep, GREY, 16, interlaced=True),
+        "png 16 bit, tRNS": raw_png(deep, GREY, 16, before_data=chunk(b"tRNS", b"\x10\x4d")),
+        "png RGB": images.png(colour, "RGB"),
+        "png RGB, 16 bit": raw_png(colour * np.uint16(257), RGB, 16),
+        "png RGBA": images.png(np.dstack([colour, half]), "RGBA"),
+        "png RGBA, 16 bit": raw_png(np.dstack([colour, half]) * np.uint16(257), RGBA, 16),
+        "png LA": raw_png(np.dstack([grey, half]), GREY_ALPHA, 8),
+        "png palette": raw_png(grey, PALETTE, 8, before_data=palette),
+        "png palette, tRNS": raw_png(grey, PALETTE, 8, before_data=palette + transparent),
+        "png palette, 2 bit": raw_png(grey // 64, PALETTE, 2, before_data=palette),
+        "png, animated": images.apng(),
+        "gif": images.gif(),
+        "bmp": _bmp(grey),
+        "text": b"this is a text, whatever its name says\r\n" * 20,
+    }
+    examples = sorted((Path(chestxray.__file__).parent / "examples").glob("*.jpeg"))
+    return made | {f"example {path.stem}": path.read_bytes() for path in examples}
+
+
+def with_true_checksums(png: bytes) -> bytes:
+    """The file with the CRC of every chunk that can be found set right."""
+    mended = bytearray(png)
+    at = 8
+    while at + 12 <= len(mended):
+        end = at + 12 + int.from_bytes(mended[at : at + 4])
+        if end > len(mended):
+            break
+        mended[end - 4 : end] = zlib.crc32(mended[at + 4 : end - 4]).to_bytes(4)
+        at = end
+    return bytes(mended)
+
+
+def _bmp(samples: np.ndarray) -> bytes:
+    stream = BytesIO()
+    Image.fromarray(samples).save(stream, "BMP")
+    return stream.getvalue()
+
+
+# --- operators that know nothing ------------------------------------------------------------------
+
+
+def flip_bits(rng: Random, data: bytes) -> bytes:
+    mutant = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 4, 16)) if data else 0):
+        mutant[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    return bytes(mutant)
+
+
+def set_bytes(rng: Random, data: bytes) -> bytes:
+    mutant = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 4, 16)) if data else 0):
+        mutant[rng.randrange(len(data))] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+    return bytes(mutant)
+
+
+def set_number(rng: Random, data: bytes) -> bytes:
+    number = _number(rng, rng.choice((2, 4)), rng.choice(("big", "little")))
+    at = rng.randrange(len(data) + 1)
+    return data[:at] + number + data[at + len(number) :]
+
+
+def delete_block(rng: Random, data: bytes) -> bytes:
+    start, end = _block(rng, data)
+    return data[:start] + data[end:]
+
+
+def repeat_block(rng: Random, data: bytes) -> bytes:
+    start, end = _block(rng, data)
+    times = min(rng.choice((1, 1, 2, 16, 256)), GROWN_BYTES // max(1, end - start))
+    return data[:end] + data[start:end] * times + data[end:]
+
+
+def insert_block(rng: Random, data: bytes) -> bytes:
+    at = rng.randrange(len(data) + 1)
+    return data[:at] + _noise(rng) + data[at:]
+
+
+def fill_block(rng: Random, data: bytes) -> bytes:
+    start, end = _block(rng, data)
+    return data[:start] + rng.choice((b"\0", b"\xff", b"A")) * (end - start) + data[end:]
+
+
+def swap_blocks(rng: Random, data: bytes) -> bytes:
+    a, b, c, d = sorted(rng.randrange(len(data) + 1) for _ in range(4))
+    return data[:a] + data[c:d] + data[b:c] + data[a:b] + data[d:]
+
+
+def cut(rng: Random, data: bytes) -> bytes:
+    return data[: rng.randrange(len(data) + 1)]
+
+
+def splice(rng: Random, data: bytes) -> bytes:
+    """The beginning of this file and the end of another."""
+    other = corpus()[rng.choice(sorted(corpus()))]
+    return data[: rng.randrange(len(data) + 1)] + other[rng.randrange(len(other)) :]
+
+
+def new_signature(rng: Random, data: bytes) -> bytes:
+    return rng.choice((JPEG_SIGNATURE, PNG_SIGNATURE, b"GIF89a", b"BM", b"")) + data[8:]
+
+
+BLIND: tuple[Operator, ...] = (
+    flip_bits,
+    set_bytes,
+    set_number,
+    delete_block,
+    repeat_block,
+    insert_block,
+    fill_block,
+    swap_blocks,
+    cut,
+    splice,
+    new_signature,
+)
+
+
+def _block(rng: Random, data: bytes) -> tuple[int, int]:
+    """The start and end of a block; short ones are as likely as long ones."""
+    start = rng.randrange(len(data) + 1)
+    length = int(2 ** rng.uniform(0, max(1, len(data)).bit_length()))
+    return start, min(len(data), start + length)
+
+
+def _noise(rng: Random) -> bytes:
+    return rng.randbytes(int(2 ** rng.uniform(0, 10)))
+
+
+def _number(rng: Random, n_bytes: int, order: str = "big") -> bytes:
+    """An interesting number, or the number beside one."""
+    value = rng.choice(INTERESTING) + rng.choice((-1, 0, 0, 1))
+    number = (value % 256**n_bytes).to_bytes(n_bytes)
+    return number if order == "big" else number[::-1]
+
+
+# --- operators that know JPEG (ITU-T T.81 annex B) ------------------------------------------------
+
+
+def jpeg_segment_length(rng: Random, data: bytes) -> bytes:
+    parts = _segments(data)
+    at = rng.randrange(len(parts))
+    length = int.from_bytes(parts[at][2:4]) + rng.choice((-2, -1, 1, 2))
+    field = rng.choice((_number(rng, 2), (length % 65536).to_bytes(2)))
+    return _joined(parts, at, parts[at][:2] + field + parts[at][4:])
+
+
+def jpeg_frame(rng: Random, data: bytes) -> bytes:
+    """Precision, height, width, number of components, or what one component says of itself."""
+    start, n_bytes = rng.choice(((4, 1), (5, 2), (5, 2), (7, 2), (7, 2), (9, 1), (10, 1), (11, 1)))
+    return _in_segment(rng, data, range(0xC0, 0xC3), start, _number(rng, n_bytes))
+
+
+def jpeg_frame_kind(rng: Random, data: bytes) -> bytes:
+    return _in_segment(rng, data, range(0xC0, 0xC3), 1, bytes([rng.randrange(0xC0, 0xD0)]))
+
+
+def jpeg_scan_header(rng: Random, data: bytes) -> bytes:
+    start = rng.randrange(4, 14)
+    return _in_segment(rng, data, (0xDA,), start, bytes([rng.choice((0, 1, 17, 63, 64, 255))]))
+
+
+def jpeg_table(rng: Random, data: bytes) -> bytes:
+    """A byte of a Huffman or quantisation table or of the restart interval."""
+    start = rng.randrange(4, 40)
+    return _in_segment(rng, data, (0xC4, 0xDB, 0xDD), start, _number(rng, 1))
+
+
+def jpeg_scans_multiplied(rng: Random, data: bytes) -> bytes:
+    parts = _segments(data)
+    scans = [at for at, part in enumerate(parts) if part[1:2] == b"\xda"]
+    if not scans:
+        return data
+    at = rng.choice(scans)
+    times = min(rng.choice((2, 3, 10, 99, 101, 300)), 1 + GROWN_BYTES // len(parts[at]))
+    return _joined(parts, at, parts[at] * times)
+
+
+def jpeg_segments_moved(rng: Random, data: bytes) -> bytes:
+    return b"".join(_moved(rng, _segments(data)))
+
+
+def jpeg_segment_inserted(rng: Random, data: bytes) -> bytes:
+    parts = _segments(data)
+    payload = rng.choice(
+        (
+            b"Exif\0\0" + broken_exif(rng),
+            b"MPF\0" + broken_exif(rng),
+            b"JFIF\0" + _noise(rng),
+            b"Adobe" + rng.randbytes(7),
+            b"ICC_PROFILE\0" + _noise(rng),
+            _number(rng, 2),
+            _noise(rng),
+        )
+    )
+    code = rng.choice((0xE0, 0xE1, 0xE2, 0xEE, 0xFE, 0xDC, 0xDD, rng.randrange(256)))
+    segment = struct.pack(">BBH", 0xFF, code, (len(payload) + 2) % 65536) + payload
+    parts.insert(rng.randrange(1, len(parts) + 1), segment)
+    return b"".join(parts)
+
+
+def jpeg_exif(rng: Random, data: bytes) -> bytes:
+    """Exif at its place, its orientation or its structure broken."""
+    return images.with_segment(data, 0xE1, b"Exif\0\0" + broken_exif(rng))
+
+
+def broken_exif(rng: Random) -> bytes:
+    block = images.exif(rng.choice((0, 1, 6, 8, 9, 255, 65535)), rng.choice("<>"))
+    return rng.choice((flip_bits, set_number, cut, repeat_block))(rng, block)
+
+
+JPEG: tuple[Operator, ...] = (
+    jpeg_segment_length,
+    jpeg_frame,
+    jpeg_frame_kind,
+    jpeg_scan_header,
+    jpeg_table,
+    jpeg_scans_multiplied,
+    jpeg_segments_moved,
+    jpeg_segment_inserted,
+    jpeg_exif,
+)
+
+_AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
+
+
+def _segments(data: bytes) -> list[bytes]:
+    """The start, each segment (a scan with its data) and what follows; joined, ``data`` again."""
+    parts = [data[:2]]
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xD9:
+        end = max(at + 4, at + 2 + int.from_bytes(data[at + 2 : at + 4]))
+        if data[at + 1] == 0xDA:
+            following = _AFTER_SCAN.search(data, end)
+            end = following.start() if following else len(data)
+        parts.append(data[at:end])
+        at = end
+    return [*parts, data[at:]]
+
+
+def _in_segment(
+    rng: Random, data: bytes, codes: Sequence[int], start: int, replacement: bytes
+) -> bytes:
+    """``data`` with ``replacement`` at ``start`` of one of the segments with these codes."""
+    parts = _segments(data)
+    found = [at for at, part in enumerate(parts[1:-1], 1) if part[1] in codes]
+    if not found:
+        return data
+    at = rng.choice(found)
+    part = parts[at]
+    return _joined(parts, at, part[:start] + replacement + part[start + len(replacement) :])
+
+
+def _joined(parts: list[bytes], at: int, replacement: bytes) -> bytes:
+    return b"".join([*parts[:at], replacement, *parts[at + 1 :]])
+
+
+def _moved(rng: Random, parts: list[bytes]) -> list[bytes]:
+    """The parts with one of them dropped, doubled or at another place; the first stays."""
+    if len(parts) < 2:
+        return parts
+    at, to = rng.randrange(1, len(parts)), rng.randrange(1, len(parts))
+    part = parts[at]
+    without = parts[:at] + parts[at + 1 :]
+    return rng.choice(
+        (without, [*parts[:to], part, *parts[to:]], [*without[:to], part, *without[to:]])
+    )
+
+
+# --- operators that know PNG ----------------------------------------------------------------------
+
+
+def png_header_field(rng: Random, data: bytes) -> bytes:
+    """Width, height, depth, colour type, compression, filter or interlace method."""
+    start, n_bytes = rng.choice(((16, 4), (20, 4), (24, 1), (25, 1), (26, 1), (27, 1), (28, 1)))
+    value = rng.choice((_number(rng, n_bytes), rng.randrange(17).to_bytes(n_bytes)))
+    return with_true_checksums(data[:start] + value + data[start + n_bytes :])
+
+
+def png_chunk_length(rng: Random, data: bytes) -> bytes:
+    parts = _chunks(data)
+    at = rng.randrange(len(parts))
+    length = int.from_bytes(parts[at][:4]) + rng.choice((-4, -1, 1, 4, 12))
+    field = rng.choice((_number(rng, 4), (length % 2**32).to_bytes(4)))
+    return with_true_checksums(_joined(parts, at, field + parts[at][4:]))
+
+
+def png_chunk_payload(rng: Random, data: bytes) -> bytes:
+    parts = _chunks(data)
+    at = rng.randrange(1, len(parts)) if len(parts) > 1 else 0
+    payload = rng.choice(BLIND)(rng, parts[at][8:-4])
+    return _joined(parts, at, chunk(parts[at][4:8], payload))
+
+
+def png_chunks_moved(rng: Random, data: bytes) -> bytes:
+    return b"".join(_moved(rng, _chunks(data)))
+
+
+def png_chunk_inserted(rng: Random, data: bytes) -> bytes:
+    parts = _chunks(data)
+    bomb = zlib.compress(bytes(1_000_000))
+    added = rng.choice(
+        (
+            chunk(b"tRNS", rng.randbytes(rng.choice((0, 1, 2, 6, 256, 300)))),
+            chunk(b"PLTE", rng.randbytes(rng.choice((0, 1, 3, 6, 48, 768, 900)))),
+            chunk(b"eXIf", broken_exif(rng)),
+            chunk(b"acTL", rng.randbytes(8)),
+            chunk(b"fcTL", rng.randbytes(26)),
+            chunk(b"iCCP", b"name\0\0" + bomb),
+            chunk(b"zTXt", b"key\0\0" + bomb),
+            chunk(b"gAMA", _number(rng, 4)),
+            chunk(b"sBIT", rng.randbytes(rng.randrange(6))),
+            chunk(b"bKGD", rng.randbytes(rng.randrange(7))),
+            chunk(b"IDAT", _noise(rng)),
+            chunk(b"IDAT", b""),
+            chunk(b"IEND", b""),
+            chunk(rng.randbytes(4), _noise(rng)),
+            data[8:33],  # a second header
+        )
+    )
+    times = rng.choice((1, 1, 1, 2, 50))
+    parts.insert(rng.randrange(1, len(parts) + 1), added * min(times, GROWN_BYTES // len(added)))
+    return b"".join(parts)
+
+
+def png_rows(rng: Random, data: bytes) -> bytes:
+    """The rows mutated before they are compressed, the data cut into many chunks."""
+    rows = b"".join(part[8:-4] for part in _chunks(data) if part[4:8] == b"IDAT")
+    try:
+        rows = zlib.decompressobj().decompress(rows, GROWN_BYTES)
+    except zlib.error:
+        return data
+    packed = zlib.compress(rng.choice(BLIND)(rng, rows), rng.randrange(10))
+    return _with_image_data(rng, data, packed)
+
+
+def png_enlarged(rng: Random, data: bytes) -> bytes:
+    """A picture of one grey with as many pixels as is accepted, or a few more; a small file."""
+    width, height = (int(2 ** rng.uniform(0, 13)) for _ in range(2))
+    bits_per_pixel = {0: 1, 2: 3, 4: 2, 6: 4}.get(data[25], 1) * data[24] if len(data) > 25 else 8
+    row_bytes = 1 + (width * bits_per_pixel + 7) // 8
+    if width * height > 45_000_000 or row_bytes * height > 100_000_000:
+        return data
+    enlarged = with_true_checksums(data[:16] + struct.pack(">II", width, height) + data[24:])
+    return _with_image_data(rng, enlarged, zlib.compress(bytes(row_bytes * height), 1))
+
+
+PNG: tuple[Operator, ...] = (
+    png_header_field,
+    png_chunk_length,
+    png_chunk_payload,
+    png_chunk_payload,
+    png_chunks_moved,
+    png_chunk_inserted,
+    png_rows,
+    png_rows,
+    png_enlarged,
+)
+
+
+def _chunks(data: bytes) -> list[bytes]:
+    """The signature, each chunk and what follows; joined, ``data`` again."""
+    parts = [data[:8]]
+    at = 8
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4])
+        if end > len(data):
+            break
+        parts.append(data[at:end])
+        at = end
+    return [*parts, data[at:]] if at < len(data) else parts
+
+
+def _with_image_data(rng: Random, data: bytes, packed: bytes) -> bytes:
+    """The PNG with ``packed`` in the place of its IDAT chunks, in one or many pieces."""
+    parts = _chunks(data)
+    at = next((at for at, part in enumerate(parts) if part[4:8] == b"IDAT"), len(parts))
+    kept = [part for part in parts if part[4:8] != b"IDAT"]
+    size = rng.choice((len(packed) or 1, max(1, len(packed) // 50)))
+    pieces = [chunk(b"IDAT", packed[i : i + size]) for i in range(0, len(packed), size)]
+    return b"".join([*kept[:at], *pieces, *kept[at:]])
+
+
+def _operators_for(rng: Random, data: bytes) -> tuple[Operator, ...]:
+    """As often those that know nothing as those that know the format, if it is known."""
+    if rng.random() < 0.5:
+        return BLIND
+    if data.startswith(JPEG_SIGNATURE):
+        return JPEG
+    if data.startswith(PNG_SIGNATURE):
+        # Blind mutants of a PNG would all end at a checksum.
+        return (*PNG, *BLIND_BUT_MENDED)
+    return BLIND
+
+
+def _mended(operator: Operator) -> Operator:
+    def mended(rng: Random, data: bytes) -> bytes:
+        return with_true_checksums(operator(rng, data))
+
+    mended.__name__ = f"{operator.__name__}, mended"
+    return mended
+
+
+BLIND_BUT_MENDED = tuple(_mended(operator) for operator in (flip_bits, set_bytes, set_number))
