@@ -94,7 +94,8 @@ class Tally:
     broken: list[tuple[float, float, str]] = field(default_factory=list)
     """Connections that broke: when the worker was last known to live, when it broke, and how."""
     took_s: list[float] = field(default_factory=list)
-    kills: list[float] = field(default_factory=list)
+    kills: list[tuple[float, float]] = field(default_factory=list)
+    """The moments before and after each."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answered(self, question: Question, answer: Answer, took_s: float) -> None:
@@ -117,8 +118,11 @@ class Tally:
         """Connections that broke where no worker had just been killed."""
         return [
             told
-            for begun, broke, told in self.broken
-            if not any(begun <= kill <= broke <= kill + AROUND_A_KILL_S for kill in self.kills)
+            for alive, broke, told in self.broken
+            if not any(
+                alive <= after and before <= broke <= after + AROUND_A_KILL_S
+                for before, after in self.kills
+            )
         ]
 
 
@@ -178,11 +182,11 @@ def faults(port: int, seconds: float, seed: int) -> dict[str, Any]:
 
 def _kill(server: Server, rng: Random, ending: threading.Event, tally: Tally) -> None:
     while not ending.wait(KILL_EVERY_S):
-        at = time.monotonic()
         if len(server.workers()) == 2:  # else the one that lives would be the only one
+            before = time.monotonic()
             server.kill_a_worker(rng.randrange(2))
             with tally.lock:
-                tally.kills.append(at)
+                tally.kills.append((before, time.monotonic()))
 
 
 def asking(

@@ -63,7 +63,7 @@ def test_what_does_not_hold_is_a_failure_with_its_index() -> None:
 
 
 def test_only_what_breaks_right_after_a_kill_is_put_down_to_it() -> None:
-    tally = faults.Tally(kills=[10.0])
+    tally = faults.Tally(kills=[(9.98, 10.0)])
     tally.broken = [
         (9.0, 10.2, "in flight when it was killed"),
         (9.0, 9.9, "before"),

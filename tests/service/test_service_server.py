@@ -35,6 +35,18 @@ import os, signal, time
 time.sleep = lambda _: os.kill(os.getpid(), signal.SIGTERM)
 """
 
+# A worker that is killed while it is told what to do breaks the pipe that tells it.
+START_BREAKS_ONCE = """
+from multiprocessing.context import SpawnProcess
+starts = [BrokenPipeError()]
+start = SpawnProcess.start
+def start_or_break(process):
+    if starts:
+        raise starts.pop()
+    start(process)
+SpawnProcess.start = start_or_break
+"""
+
 
 @contextmanager
 def server(
@@ -135,6 +147,15 @@ def test_any_worker_tells_the_metrics_of_all_also_of_one_that_was_killed(
         assert all(after[series] >= before[series] for series in counts)
         assert answers(port)
         assert total(figures(port), "chestxray_predictions_total") == 11
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
+def test_a_worker_that_dies_while_it_is_started_is_replaced_too(
+    tiny_bundle: Path, wait_until: Callable[..., None]
+) -> None:
+    with server(tiny_bundle, workers=2, prelude=START_BREAKS_ONCE) as (process, port):
+        wait_until(lambda: len(children(process.pid)) == 2 and answers(port))
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
 

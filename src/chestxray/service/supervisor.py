@@ -67,13 +67,18 @@ class Supervisor:
         self._add_worker()
 
     def _add_worker(self) -> None:
-        if self._stopping:
+        while not self._stopping:
+            worker = self._context.Process(target=self._work, args=self._arguments)
+            try:
+                worker.start()
+            except BrokenPipeError:  # killed before it had read what it is to do
+                logger.error("a worker ended before it began")  # noqa: TRY400
+                time.sleep(RESTART_PAUSE_S)
+                continue
+            self._workers.append(worker)
+            if self._stopping:  # the signal came while it started, and did not reach it
+                worker.terminate()
             return
-        worker = self._context.Process(target=self._work, args=self._arguments)
-        worker.start()
-        self._workers.append(worker)
-        if self._stopping:  # the signal came while it started, and did not reach it
-            worker.terminate()
 
     def _stop(self, _: int, __: FrameType | None) -> None:
         self._stopping = True
