@@ -71,10 +71,14 @@ class Server:
         return pid
 
     def end(self) -> tuple[int, float]:
-        """SIGTERM; the exit code, and the seconds that it took to end."""
+        """SIGTERM; the exit code (-9 where it had to be killed), and the seconds until its end."""
         begun = time.monotonic()
         self.process.terminate()
-        return self.process.wait(END_WITHIN_S), time.monotonic() - begun
+        try:
+            self.process.wait(END_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        return self.process.wait(), time.monotonic() - begun
 
     def errors_logged(self) -> list[str]:
         """What it has logged as an error, or in no form that it should; not of a killed worker."""

@@ -27,7 +27,8 @@ HEAD_TIMEOUT_S = 20.0
 """From a connection's or a head's first byte to the head's last."""
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Of the request line and all headers; as h11 has it. Browsers and proxies send a few KiB."""
+"""Of the request line and all headers, as h11 has it; a little more may come in the read that
+completes them. Browsers and proxies send a few KiB."""
 
 REST_TIMEOUT_S = 20.0
 """From an answer to the end of the body that it did not wait for."""
