@@ -52,6 +52,12 @@ def test_a_wrong_variable_is_named_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_a_body_that_could_never_come_in_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHESTXRAY_MAX_BODY_BYTES", str(2**30))
+    with pytest.raises(ConfigError, match=r"^CHESTXRAY_MAX_BUFFERED_BYTES: .*MAX_BODY_BYTES"):
+        load_settings()
+
+
 def test_a_wrong_argument_is_named_as_such() -> None:
     with pytest.raises(ConfigError, match=r"^port: "):
         load_settings(port=-1)

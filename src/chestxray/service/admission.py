@@ -75,8 +75,7 @@ class Admission:
         Raises:
             OverloadedError: all places are taken, or so many bytes would be too many.
         """
-        if self.buffered_bytes + body_bytes > self._max_buffered_bytes:
-            raise self.overloaded("the bodies of other requests take all memory set aside for them")
+        self._check_memory(body_bytes)
         place = Place(self)
         self.in_flight += 1
         try:
@@ -112,9 +111,12 @@ class Admission:
         Raises:
             OverloadedError: they are too many; they are not counted then.
         """
+        self._check_memory(n_bytes)
+        self.buffered_bytes += n_bytes
+
+    def _check_memory(self, n_bytes: int) -> None:
         if self.buffered_bytes + n_bytes > self._max_buffered_bytes:
             raise self.overloaded("the bodies of other requests take all memory set aside for them")
-        self.buffered_bytes += n_bytes
 
     @contextmanager
     def announced(self, n_jobs: int) -> Iterator[Callable[[], None]]:
@@ -180,7 +182,6 @@ class Place:
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self._buffered_bytes = 0
-        self._begun = False
         self._held = False
         self._take()
         self._slow = asyncio.get_running_loop().call_later(SLOW_AFTER_S, self._give_back)

@@ -5,9 +5,9 @@ One process keeps its figures in memory. Several write them to files that they s
 sum over all: what workers counted that died stays in it (:func:`forget_worker`), gauges are those
 of the living.
 
-Does not: decide what is counted when (``app`` does), keep anything beyond the last worker's end, or
-bound its labels: a caller passes route templates, codes and names from the settings and the
-manifest, never what a client typed.
+Does not: decide what is counted when (``state`` and ``boundary`` do), keep anything beyond the last
+worker's end, or bound its labels: a caller passes route templates, codes and names from the
+settings and the manifest, never what a client typed.
 """
 
 # The library's types end where its multiprocess mode begins.

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from chestxray.errors import ChestXrayError
-from chestxray.service.problems import MEDIA_TYPE, PROBLEMS
+from chestxray.errors import ChestXrayError, UnsupportedFormatError
+from chestxray.service.problems import MEDIA_TYPE, PROBLEMS, make_problem
 from chestxray.service.request_id import HEADER
 
 FILE = {"type": "string", "format": "binary", "description": "a radiograph: JPEG or PNG"}
@@ -98,14 +98,8 @@ def _errors_of(status: int) -> Iterable[type[ChestXrayError]]:
 
 def _example(error: type[ChestXrayError]) -> dict[str, Any]:
     status, title = PROBLEMS[error]
-    example: dict[str, Any] = {
-        "type": f"urn:chestxray:problem:{error.code}",
-        "title": title,
-        "status": status,
-        "detail": title,
-        "code": error.code,
-        "request_id": "5b0c2b6d3f0e4f5aa6b0a6c8b6e0d5d4",
-    }
+    example = make_problem(status, title, title, error.code).model_dump()
+    example["request_id"] = "5b0c2b6d3f0e4f5aa6b0a6c8b6e0d5d4"
     if error.code == "not_a_chest_radiograph":
         example["input_check"] = {"accepted": False, "score": 0.08}
     return example
@@ -129,17 +123,7 @@ PREDICTION = {
 BATCH = {
     "results": [
         {"filename": "a.jpeg", "prediction": PREDICTION},
-        {
-            "filename": "b.gif",
-            "error": {
-                "type": "urn:chestxray:problem:unsupported_format",
-                "title": "Unsupported format",
-                "status": 415,
-                "detail": "the file is neither a JPEG nor a PNG",
-                "code": "unsupported_format",
-                "request_id": "5b0c2b6d3f0e4f5aa6b0a6c8b6e0d5d4",
-            },
-        },
+        {"filename": "b.gif", "error": _example(UnsupportedFormatError)},
     ],
     "succeeded": 1,
     "failed": 1,

@@ -9,9 +9,9 @@ import ipaddress
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from chestxray.errors import ConfigError
@@ -60,7 +60,10 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(128 * 1024 * 1024, ge=1, description="largest request body")
     max_buffered_bytes: int = Field(
-        256 * 1024 * 1024, ge=1, description="all bodies in memory together; more get 429"
+        256 * 1024 * 1024,
+        ge=1,
+        validate_default=True,
+        description="all bodies in memory together; more get 429",
     )
     max_file_bytes: int = Field(Limits().max_bytes, ge=1, description="largest file in a body")
     max_pixels: int = Field(Limits().max_pixels, ge=1, description="most pixels of a radiograph")
@@ -96,11 +99,12 @@ class Settings(BaseSettings):
     def _origins(cls, given: object) -> object:
         return [origin.strip() for origin in given.split(",")] if isinstance(given, str) else given
 
-    @model_validator(mode="after")
-    def _one_body_fits(self) -> Self:
-        if self.max_body_bytes > self.max_buffered_bytes:
+    @field_validator("max_buffered_bytes")
+    @classmethod
+    def _one_body_fits(cls, n_bytes: int, others: ValidationInfo) -> int:
+        if n_bytes < others.data.get("max_body_bytes", 0):
             raise ValueError("must be at least MAX_BODY_BYTES, or such a body could never come in")
-        return self
+        return n_bytes
 
     @property
     def demands_key(self) -> bool:
@@ -148,7 +152,7 @@ def load_settings(**overrides: Any) -> Settings:
         settings = Settings(**given)
     except ValidationError as exc:
         first = exc.errors()[0]
-        setting = str(first["loc"][0]) if first["loc"] else "max_buffered_bytes"
+        setting = str(first["loc"][0])
         name = setting if setting in given else PREFIX + setting.upper()
         raise ConfigError(f"{name}: {first['msg']}") from exc
     if settings.demands_key and not settings.api_keys:
