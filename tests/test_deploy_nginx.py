@@ -288,7 +288,17 @@ def test_the_page_says_how_another_machine_may_read_the_metrics(
     assert ("chestxray_requests_total" in answer.text) == (status == 200)
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/docs/swagger-ui.css", "/openapi.json", "/livez"])
+def page_paths() -> list[str]:
+    """All that the reading page loads."""
+    package = REPOSITORY / "src" / "chestxray"
+    parts = {file.name for file in (package / "service" / "web").iterdir()} - {"index.html"}
+    examples = [f"examples/{file.name}" for file in (package / "examples").iterdir()]
+    return [f"/page/{name}" for name in ["settings.json", "colour-bar.png", *parts, *examples]]
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/docs/swagger-ui.css", "/openapi.json", "/livez", *sorted(page_paths())]
+)
 def test_what_is_open_is_open_through_the_proxy(https: httpx.Client, path: str) -> None:
     assert https.get(path, follow_redirects=True).status_code == 200
 

@@ -108,7 +108,8 @@ def requests() -> dict[str, bytes]:
     body = form.body()
     fields = [*form.headers, b"Content-Type: " + form.content_type]
     fields.append(b"Content-Length: %d" % len(body))
-    gets = ("/livez", "/readyz", "/metadata", "/metrics", "/docs", "/openapi.json", "/", "/none")
+    gets = ("/livez", "/readyz", "/metadata", "/metrics", "/docs", "/openapi.json", "/none")
+    gets += ("/", "/page/main.js", "/page/settings.json", "/page/examples/normal-1.jpeg")
     lines = {path: f"GET {path} HTTP/1.1".encode() for path in gets}
     lines |= {f"OPTIONS {path}": f"OPTIONS {path} HTTP/1.1".encode() for path in ("/predict", "*")}
     made = {name: _request(line, [*CLOSING], b"") for name, line in lines.items()}

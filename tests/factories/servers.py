@@ -21,9 +21,9 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
 
 
 @contextmanager
-def served(app: FastAPI) -> Iterator[httpx.Client]:
+def served(app: FastAPI, port: int = 0) -> Iterator[httpx.Client]:
     config = uvicorn_config(app)
-    config.port = 0
+    config.port = port
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -36,12 +36,6 @@ def test_metadata_is_the_manifest_without_what_is_for_no_one_to_read(
     assert metadata == manifest
 
 
-def test_the_root_leads_to_the_documentation(client: httpx.Client) -> None:
-    response = client.get("/", follow_redirects=True)
-    assert response.url.path == "/docs"
-    assert response.status_code == 200
-
-
 def test_openapi_has_a_file_chooser_and_every_problem(client: httpx.Client) -> None:
     openapi = client.get("/openapi.json").json()
     form = {}

@@ -7,7 +7,7 @@ operating point (``learning``).
 from chestxray.inference.bundle import BUNDLED, Bundle, Manifest, read_bundle, write_bundle
 from chestxray.inference.network import NetworkAnswers, OnnxNetwork
 from chestxray.inference.predictor import InputCheckResult, Label, Prediction, Predictor
-from chestxray.inference.rendering import render_heatmap, render_preview
+from chestxray.inference.rendering import render_colour_bar, render_heatmap, render_preview
 
 __all__ = [
     "BUNDLED",
@@ -20,6 +20,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "read_bundle",
+    "render_colour_bar",
     "render_heatmap",
     "render_preview",
     "write_bundle",

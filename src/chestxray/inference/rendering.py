@@ -56,6 +56,13 @@ def render_heatmap(evidence: NDArray[np.float32], scale: float, side_px: int = 2
     return _png(image, transparency=ALPHA)
 
 
+def render_colour_bar() -> bytes:
+    """The heatmap's colours, PNG of 1 × ``LEVELS`` px: from no evidence, below, to ``scale``."""
+    image = Image.fromarray(np.arange(LEVELS, dtype=np.uint8)[::-1, np.newaxis])
+    image.putpalette(PALETTE)
+    return _png(image, transparency=ALPHA)
+
+
 def render_preview(pixels: NDArray[np.float32], side_px: int) -> bytes:
     """Pixels (H, W) in [0, 1] → grey PNG of what the network saw, before normalising."""
     seen = np.clip(resize(pixels, side_px), 0, 1)

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from chestxray import __version__
 from chestxray.errors import ChestXrayError
 from chestxray.inference import BUNDLED, Predictor
-from chestxray.service import documentation, openapi
+from chestxray.service import documentation, openapi, reading_page
 from chestxray.service.admission import Admission
 from chestxray.service.boundary import Boundary
 from chestxray.service.metrics import Metrics
@@ -86,6 +86,7 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
         app.include_router(protected_router)
     app.include_router(open_router)
     app.include_router(documentation.router)
+    app.include_router(reading_page.router)
     app.add_exception_handler(ChestXrayError, on_error)
     app.add_exception_handler(RequestValidationError, on_invalid_query)
     app.add_exception_handler(HTTPException, on_http_exception)

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import RedirectResponse
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
@@ -185,8 +184,3 @@ async def readyz(request: Request) -> Health:
     """Radiographs are accepted: the bundle is loaded, and the service is not shutting down."""
     _service(request).ready_predictor()
     return Health(status="ready")
-
-
-@open_router.get("/", include_in_schema=False)
-async def root() -> RedirectResponse:
-    return RedirectResponse("/docs")

@@ -160,3 +160,10 @@ class Health(_Model):
     """The state of the process in a word."""
 
     status: Literal["alive", "ready"]
+
+
+class PageSettings(_Model):
+    """Settings that the reading page heeds."""
+
+    demands_key: bool
+    max_file_bytes: int

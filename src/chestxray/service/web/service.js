@@ -1,0 +1,94 @@
+// The service over HTTP: the three questions that the page asks, and the two ways of being put off.
+//
+// Does not: ask again (queue.js does), or tell the service a file's name: it may be a patient's.
+
+const STORED_KEY = "chestxray.api_key";
+const COME_BACK_AFTER_S = 3; // where the service, or a proxy before it, does not say
+
+/** The service wants an API key, or another one. */
+export class KeyWanted extends Error {}
+
+/** Not now: ask again after `waitS` seconds. The message says why, to people. */
+export class NotNow extends Error {
+  constructor(message, waitS) {
+    super(message);
+    this.waitS = waitS;
+  }
+}
+
+const NOT_NOW = {
+  429: "The service is busy.",
+  502: "The service cannot be reached.",
+  503: "The service is starting or stopping.",
+  504: "The service cannot be reached.",
+};
+
+// The tab's own storage: gone with the tab, and no other tab's.
+export const key = {
+  get: () => sessionStorage.getItem(STORED_KEY),
+  set: (value) => sessionStorage.setItem(STORED_KEY, value),
+  forget: () => sessionStorage.removeItem(STORED_KEY),
+};
+
+/** Settings of the service that the page heeds. */
+export async function settings() {
+  return answerOf(await ask("page/settings.json"));
+}
+
+/** What the manifest says of the bundle that answers. */
+export async function metadata() {
+  return answerOf(await ask("metadata"));
+}
+
+/**
+ * One file's element of a batch: `{prediction}` or `{error}`, a problem (RFC 9457).
+ *
+ * A batch of one, because in a batch a bad file is an answer and not a failed request.
+ */
+export async function read(blob, { inputCheck, preview, signal }) {
+  const body = new FormData();
+  body.append("files", blob, "radiograph");
+  const query = new URLSearchParams({
+    heatmap: true,
+    evidence: true,
+    preview,
+    input_check: inputCheck,
+  });
+  const response = await ask(`predict_batch?${query}`, { method: "POST", body, signal });
+  const answer = await answerOf(response);
+  return response.ok ? answer.results[0] : { error: answer };
+}
+
+async function ask(path, options = {}) {
+  const headers = key.get() === null ? {} : { Authorization: `Bearer ${key.get()}` };
+  const response = await reached(fetch(path, { ...options, headers }));
+  if (response.status === 401) {
+    throw new KeyWanted("The service does not know this key.");
+  }
+  if (response.status in NOT_NOW) {
+    const waitS = Number(response.headers.get("Retry-After")) || COME_BACK_AFTER_S;
+    throw new NotNow(NOT_NOW[response.status], waitS);
+  }
+  return response;
+}
+
+async function answerOf(response) {
+  const text = await reached(response.text());
+  try {
+    return JSON.parse(text);
+  } catch {
+    const detail = `no answer of this service, with the HTTP status ${response.status}`;
+    return { title: "Unexpected answer", detail, status: 0, code: "unexpected_answer" };
+  }
+}
+
+async function reached(promise) {
+  try {
+    return await promise;
+  } catch (error) {
+    if (error.name === "AbortError") {
+      throw error;
+    }
+    throw new NotNow("The service cannot be reached.", COME_BACK_AFTER_S);
+  }
+}

@@ -1,0 +1,52 @@
+"""Chromium, and the real service with the bundle that ships, for the tests of the reading page."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from chestxray.inference import BUNDLED, Predictor
+from chestxray.service.app import create_app
+from chestxray.service.settings import Settings
+from factories.browser import ARGUMENTS, CHROMIUM, Visitor
+from factories.servers import served
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A browser for one module, not for the session: until it ends, Playwright's event loop holds
+    the thread, and other modules' tests have event loops of their own."""
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium, which is not installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def predictor() -> Predictor:
+    """Of the bundle that ships."""
+    return Predictor.load(BUNDLED)
+
+
+@pytest.fixture(scope="session")
+def client(predictor: Predictor) -> Iterator[httpx.Client]:
+    """The service as it starts without any setting."""
+    with served(create_app(Settings(), predictor)) as client:
+        yield client
+
+
+@pytest.fixture
+def visitor(chromium: Browser) -> Iterator[Visitor]:
+    """After the test it asserts that no page warned, failed or asked another host."""
+    visitor = Visitor(chromium)
+    yield visitor
+    visitor.leave()
+
+
+@pytest.fixture
+def page(visitor: Visitor, client: httpx.Client) -> Page:
+    """The reading page of ``client``, seen for the first time."""
+    return visitor.open(client)
