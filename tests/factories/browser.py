@@ -9,7 +9,8 @@ import base64
 import mimetypes
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +20,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Page, Request, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
 import chestxray
 from factories import images
@@ -39,6 +40,21 @@ EXAMPLES = {
 
 File = tuple[str, bytes]
 """A file's name and its content."""
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser, ended with all that it has open.
+
+    Raises:
+        playwright.sync_api.Error: it does not start.
+    """
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        try:
+            yield browser
+        finally:
+            browser.close()
 
 
 @dataclass

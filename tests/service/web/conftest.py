@@ -4,25 +4,23 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from chestxray.inference import BUNDLED, Predictor
 from chestxray.service.app import create_app
 from chestxray.service.settings import Settings
-from factories.browser import ARGUMENTS, CHROMIUM, Visitor
+from factories.browser import CHROMIUM, Visitor, chromium
 from factories.servers import served
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
+@pytest.fixture(scope="module", name="chromium")
+def _chromium() -> Iterator[Browser]:
     """A browser for one module, not for the session: until it ends, Playwright's event loop holds
     the thread, and other modules' tests have event loops of their own."""
     if CHROMIUM is None:
         pytest.skip("needs Chromium, which is not installed")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,10 @@ from factories import images
 from factories.browser import (
     BAND_GREYS,
     EXAMPLES,
+    Visitor,
     bands_png,
     canvas_pixels,
+    enlarged_jpeg,
     grey_of,
     read,
     read_example,
@@ -470,3 +472,32 @@ def test_beside_the_picture_there_is_no_evidence(page: Page) -> None:
         page.mouse.move(*middle(page, x - box.x - box.width / 2))
         inside = box.x < x < box.x + box.width
         assert ("evidence here" in readout(page)) is inside
+
+
+def test_what_the_browser_cannot_show_is_shown_as_the_network_saw_it(
+    visitor: Visitor, client: httpx.Client
+) -> None:
+    page = visitor.open(client)
+    visitor.allows("net::ERR_ABORTED")  # what the first look had not finished
+    # As a browser that does not know the format, which DICOM is to all of them.
+    page.add_init_script("window.createImageBitmap = async () => { throw new Error('unknown') }")
+    page.reload()
+    wide = enlarged_jpeg(EXAMPLES[EXAMPLE], 640, 400)
+    read(page, ("wide.jpeg", wide))
+    until_shown(page)
+    expect(page.locator("#file-name")).to_have_text("wide.jpeg (as the network saw it)")
+    answer = predict(client, wide, preview=True).json()
+    seen = np.asarray(Image.open(BytesIO(decoded_png(answer["preview"]))))
+    assert seen.shape == (SIDE_PX, SIDE_PX)
+    box = whole(page, 640, 400)  # of the file, not of what the network saw
+    shown = box.inside(canvas_pixels(page))[..., 0]
+    height, width = shown.shape
+    stretched = np.asarray(Image.fromarray(seen).resize((width, height)), int)
+    assert np.abs(shown - stretched).mean() < 3
+    expect(page.locator("#readings canvas")).to_have_attribute("width", "112")
+
+
+def test_a_file_that_nobody_can_show_says_so(page: Page) -> None:
+    read(page, ("text.jpeg", b"This is no picture."))
+    expect(page.locator("#picture-note")).to_contain_text("can show this")
+    expect(page.locator("#save-png")).to_be_disabled()

@@ -314,7 +314,7 @@ def test_a_file_that_comes_right_after_the_list_was_cleared_is_read(
     visitor: Visitor, small: Small
 ) -> None:
     visitor.expects("429")
-    visitor.allows("net::ERR_ABORTED")
+    visitor.allows("net::ERR_ABORTED")  # what was under way
     page = visitor.open(small.client)
     with filled(small):
         add(page, *FILES)
@@ -328,7 +328,7 @@ def test_a_file_that_comes_right_after_the_list_was_cleared_is_read(
 
 def test_stop_ends_the_wait_for_a_full_service(visitor: Visitor, small: Small) -> None:
     visitor.expects("429")
-    visitor.allows("net::ERR_ABORTED")
+    visitor.allows("net::ERR_ABORTED")  # what was under way
     page = visitor.open(small.client)
     with filled(small):
         add(page, *FILES)
@@ -353,3 +353,39 @@ def test_a_failure_of_the_service_is_told_and_can_be_tried_again(
     page.locator("#try-again").click()
     expect(page.locator("#verdict")).to_be_visible()
     assert rows(page)[0]["state"] == "answered"
+
+
+def test_a_service_that_fails_at_first_is_asked_again(page: Page, visitor: Visitor) -> None:
+    visitor.expects("500")
+    visitor.allows("net::ERR_ABORTED")  # what the first look had not finished
+    failing = [True]
+
+    def fail_at_first(route: Route) -> None:
+        if failing[0]:
+            route.fulfill(status=500, json={"title": "Internal error"})
+        else:
+            route.continue_()
+
+    page.route("**/metadata", fail_at_first)
+    page.reload()
+    expect(page.locator("#wait")).to_contain_text("The service fails: Internal error.")
+    failing[0] = False
+    read_example(page)
+    expect(page.locator("#wait")).to_be_empty()
+
+
+def test_an_answer_by_another_bundle_is_not_judged_by_this_ones_thresholds(page: Page) -> None:
+    def by_another(route: Route) -> None:
+        response = route.fetch()
+        answer = response.json()
+        answer["results"][0]["prediction"]["model"]["bundle_sha256"] = "0" * 64
+        route.fulfill(response=response, json=answer)
+
+    read_example(page)
+    page.route("**/predict_batch*", by_another)
+    add(page, FILES[0])
+    until_read(page, 2)
+    assert [row["state"] for row in rows(page)] == ["answered", "failed"]
+    page.locator("#readings button").nth(1).click()
+    expect(page.locator("#refusal-detail")).to_contain_text("another bundle")
+    expect(page.locator("#verdict")).to_be_hidden()

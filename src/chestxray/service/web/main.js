@@ -30,7 +30,7 @@ const keyPrompt = new KeyPrompt((message) => showWait(message));
 const queue = new Queue({
   send: async (reading, signal) => {
     await started;
-    await reading.send(signal, maxFileBytes);
+    await reading.send(signal, { maxFileBytes, bundleSha256: judgement.metadata.bundle_sha256 });
   },
   onChange: changed,
   onWait: showWait,
@@ -251,7 +251,7 @@ function choosePoint(name) {
 
 const toggleHeatmap = () => viewer.set({ heatmapShown: !viewer.heatmapShown });
 const useTool = (tool) => viewer.set({ tool });
-const open = (id) => byId(id).showModal();
+const openDialog = (id) => byId(id).showModal();
 
 async function savePicture() {
   const reading = worklist.selected;
@@ -272,8 +272,8 @@ function clear() {
 }
 
 const clicks = {
-  "open-model-card": () => open("model-card"),
-  "open-help": () => open("help"),
+  "open-model-card": () => openDialog("model-card"),
+  "open-help": () => openDialog("help"),
   stop: () => queue.stop(),
   continue: () => queue.start(),
   "save-csv": () => saveList(save.csvOf, "text/csv;charset=utf-8", "csv"),
@@ -321,8 +321,8 @@ listenToKeys([
   { keys: ["p"], shown: "P", does: "dragging moves the picture", run: () => useTool("pan") },
   { keys: ["1", "2", "3"], shown: "1, 2, 3", does: "operating point", run: choosePointByKey },
   { keys: ["o"], shown: "O", does: "add files", run: () => byId("files").click() },
-  { keys: ["m"], shown: "M", does: "model card", run: () => judgement && open("model-card") },
-  { keys: ["?"], shown: "?", does: "this help", run: () => open("help") },
+  { keys: ["m"], shown: "M", does: "model card", run: () => judgement && openDialog("model-card") },
+  { keys: ["?"], shown: "?", does: "this help", run: () => openDialog("help") },
 ]);
 
 function choosePointByKey(pressed) {

@@ -24,8 +24,11 @@ export class Reading {
     return this.state === "answered" || this.state === "failed";
   }
 
-  /** Have the service read it. Raises what service.js raises when it is put off. */
-  async send(signal, maxFileBytes) {
+  /**
+   * Have the service read it, which takes files of `maxFileBytes` and answers by the bundle
+   * `bundleSha256`. Raises what service.js raises when it is put off.
+   */
+  async send(signal, { maxFileBytes, bundleSha256 }) {
     if (this.file.size > maxFileBytes) {
       const most = Number((maxFileBytes / 2 ** 20).toPrecision(3));
       const detail = `the service takes files of ${most} MiB at most`;
@@ -51,6 +54,12 @@ export class Reading {
       preview,
       signal,
     });
+    if (prediction && prediction.model.bundle_sha256 !== bundleSha256) {
+      // Its thresholds are not those that the page knows.
+      const detail = "the service answers by another bundle since this page was opened; reload it";
+      this.#fail({ title: "Another model", detail, status: 409, code: "bundle_changed" });
+      return;
+    }
     this.prediction = prediction ?? null;
     this.problem = error ?? null;
     this.state = prediction ? "answered" : "failed";

@@ -31,14 +31,10 @@ export const key = {
 };
 
 /** Settings of the service that the page heeds. */
-export async function settings() {
-  return answerOf(await ask("page/settings.json"));
-}
+export const settings = () => told("page/settings.json");
 
 /** What the manifest says of the bundle that answers. */
-export async function metadata() {
-  return answerOf(await ask("metadata"));
-}
+export const metadata = () => told("metadata");
 
 /**
  * One file's element of a batch: `{prediction}` or `{error}`, a problem (RFC 9457).
@@ -54,14 +50,23 @@ export async function read(blob, { inputCheck, preview, signal }) {
     preview,
     input_check: inputCheck,
   });
-  const response = await ask(`predict_batch?${query}`, { method: "POST", body, signal });
-  const answer = await answerOf(response);
-  return response.ok ? answer.results[0] : { error: answer };
+  const { ok, answer } = await ask(`predict_batch?${query}`, { method: "POST", body, signal });
+  return ok ? answer.results[0] : { error: answer };
 }
 
+async function told(path) {
+  const { ok, answer } = await ask(path);
+  if (!ok) {
+    throw new NotNow(`The service fails: ${answer.title}.`, COME_BACK_AFTER_S);
+  }
+  return answer;
+}
+
+/** `{ok, answer}`: whether the status says so, and the JSON or a problem in its place. */
 async function ask(path, options = {}) {
   const headers = key.get() === null ? {} : { Authorization: `Bearer ${key.get()}` };
   const response = await reached(fetch(path, { ...options, headers }));
+  const text = await reached(response.text()); // of refusals too: unread, it holds the connection
   if (response.status === 401) {
     throw new KeyWanted("The service does not know this key.");
   }
@@ -69,16 +74,12 @@ async function ask(path, options = {}) {
     const waitS = Number(response.headers.get("Retry-After")) || COME_BACK_AFTER_S;
     throw new NotNow(NOT_NOW[response.status], waitS);
   }
-  return response;
-}
-
-async function answerOf(response) {
-  const text = await reached(response.text());
   try {
-    return JSON.parse(text);
+    return { ok: response.ok, answer: JSON.parse(text) };
   } catch {
     const detail = `no answer of this service, with the HTTP status ${response.status}`;
-    return { title: "Unexpected answer", detail, status: 0, code: "unexpected_answer" };
+    const problem = { title: "Unexpected answer", detail, status: 0, code: "unexpected_answer" };
+    return { ok: false, answer: problem };
   }
 }
 
