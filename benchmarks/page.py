@@ -75,10 +75,29 @@ def conditions(report: Report) -> str:
     return "\n".join(told) + "\n"
 
 
+# --- docs/reading-page.md
+
+
+def measured(report: Report) -> str:
+    """What the reading page took in a browser: of every figure the median and the worst."""
+    rows = [
+        [
+            of["what"],
+            str(of["n"]),
+            *(f"{of[which]:.3g} {of['unit']}" for which in ("median", "worst")),
+        ]
+        for of in report["figures"]
+    ]
+    return table(("in the browser", "n", "median", "worst"), rows)
+
+
 SECTIONS: dict[tuple[str, str], tuple[str, Section]] = {
     ("docs/performance.md", "goals"): ("performance.json", goals),
     ("docs/performance.md", "rows"): ("performance.json", rows),
     ("docs/performance.md", "conditions"): ("performance.json", conditions),
+    ("docs/reading-page.md", "page_goals"): ("reading_page.json", goals),
+    ("docs/reading-page.md", "page_figures"): ("reading_page.json", measured),
+    ("docs/reading-page.md", "page_conditions"): ("reading_page.json", conditions),
 } | {
     ("docs/reliability.md", section.__name__): ("reliability.json", section)
     for section in reliability_page.SECTIONS

@@ -7,14 +7,22 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import Browser, Error
 
 from chestxray import imaging
 from chestxray.imaging import raster
+from chestxray.service.app import create_app
+from chestxray.service.settings import Settings
+from factories.browser import CHROMIUM, chromium
+from factories.servers import served
 
 REPOSITORY = Path(__file__).parents[1]
 BENCHMARKS = REPOSITORY / "benchmarks"
@@ -27,6 +35,7 @@ import measurement  # noqa: E402
 import original  # noqa: E402
 import page  # noqa: E402
 import processes  # noqa: E402
+import reading_page  # noqa: E402
 import scoring  # noqa: E402
 import serving  # noqa: E402
 import training  # noqa: E402
@@ -146,6 +155,17 @@ def test_goals_that_are_not_met_stand_out_on_the_page() -> None:
 
 def test_a_quick_run_says_on_the_page_that_it_is_noise() -> None:
     assert page.goals({"quick": True, "goals": []}).startswith("**A quick run")
+
+
+def test_figures_of_the_reading_page_have_their_median_and_their_worst() -> None:
+    figures = [
+        reading_page.figure("load", [0.2, 0.9, 0.4], "s"),
+        reading_page.figure("rate", [30.0, 10.0, 20.0], "files/s", more_is_better=True),
+    ]
+    assert page.measured({"figures": [asdict(of) for of in figures]}).splitlines()[2:] == [
+        "| load | 3 | 0.4 s | 0.9 s |",
+        "| rate | 3 | 20 files/s | 10 files/s |",
+    ]
 
 
 # --- rows
@@ -428,3 +448,74 @@ def test_a_run_of_some_benchmarks_prints_their_table_and_writes_only_what_it_is_
     assert report["rows"][0]["on"] in capsys.readouterr().out
     assert report["commit"] in page.conditions(report)
     assert not (tmp_path / "committed.json").exists()
+
+
+# --- the reading page
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_files_for_the_reading_page_are_of_every_kind_and_always_the_same(
+    published: bool, request: pytest.FixtureRequest
+) -> None:
+    data = request.getfixturevalue("shared_data") if published else None
+    files, sources = reading_page.mixed(data)
+    assert Counter(file.kind for file in files) == reading_page.KINDS
+    assert set(sources) == set(reading_page.KINDS)
+    assert files == reading_page.mixed(data)[0]
+
+
+@pytest.mark.parametrize(
+    ("probability", "uncertain", "shown"),
+    [
+        (0.97149, False, "PNEUMONIA 0.971"),
+        (0.9996, False, "PNEUMONIA > 0.999"),
+        (0.0004, True, "PNEUMONIA < 0.001, uncertain"),
+    ],
+)
+def test_a_row_should_say_what_the_service_answered(
+    probability: float, uncertain: bool, shown: str
+) -> None:
+    prediction = {"label": "PNEUMONIA", "probability": probability, "uncertain": uncertain}
+    assert reading_page.state({"prediction": prediction}) == shown
+
+
+@pytest.fixture
+def opened() -> Iterator[tuple[Browser, str]]:
+    """A real browser, and the address of the service with the bundle that ships."""
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium, which is not installed")
+    with served(create_app(Settings())) as client, chromium() as browser:
+        yield browser, str(client.base_url)
+
+
+def test_rows_of_the_page_in_a_real_browser_are_compared_with_the_services_answers(
+    opened: tuple[Browser, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser, address = opened
+    files = reading_page.mixed(None)[0][:24]
+    ask = reading_page.posted
+
+    def posted(*asked: Any) -> tuple[float, list[str]]:
+        took_s, (_, *others) = ask(*asked)
+        return took_s, ["something else", *others]
+
+    monkeypatch.setattr(reading_page, "posted", posted)
+    figures, told = reading_page.measure(address, browser, files, loads=1, rounds=1)
+    assert all(0 < of.median < 60_000 for of in figures if "task" not in of.what)
+    goals = {goal.what: goal for goal in told}
+    assert goals["rows of 24 as the service answers, fewest"].value == 23
+    assert goals["errors on the console"].value == 0
+    assert goals["requests to other hosts"].value == 0
+
+
+def test_errors_and_requests_to_other_hosts_are_counted(opened: tuple[Browser, str]) -> None:
+    browser, address = opened
+    told = reading_page.Told()
+    with reading_page.opened(browser, address, told) as page_:
+        page_.evaluate("() => { console.warn('a warning'); console.error('an error'); }")
+        with page_.expect_event("pageerror"):
+            page_.evaluate("() => { setTimeout(() => { throw new Error('thrown'); }); }")
+        with pytest.raises(Error, match="ERR_NAME_NOT_RESOLVED"):
+            page_.goto("http://elsewhere.invalid/x")
+    assert told.errors == ["an error", "thrown"]
+    assert told.elsewhere == ["http://elsewhere.invalid/x"]
