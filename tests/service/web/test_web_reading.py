@@ -345,3 +345,23 @@ def test_the_name_of_a_file_never_goes_to_the_service(
     assert b"roe_jane" not in everything
     page.reload()
     expect(page.locator("#readings button")).to_have_count(0)  # and nothing is kept here
+
+
+def test_a_dropped_folder_brings_all_that_is_in_it(page: Page, tmp_path: Path) -> None:
+    ward = tmp_path / "ward"
+    for name in ("10.jpeg", "9.jpeg", "older/1.jpeg"):
+        (ward / name).parent.mkdir(parents=True, exist_ok=True)
+        (ward / name).write_bytes(EXAMPLES["normal-1.jpeg"])
+    mouse = page.context.new_cdp_session(page)
+    dragged = {"items": [], "files": [str(ward)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver"):
+        mouse.send("Input.dispatchDragEvent", {"type": kind, "x": 700, "y": 400, "data": dragged})
+    expect(page.locator("#drop-here")).to_be_visible()
+    mouse.send("Input.dispatchDragEvent", {"type": "drop", "x": 700, "y": 400, "data": dragged})
+    expect(page.locator("#drop-here")).to_be_hidden()
+    until_read(page, 3)
+    assert [row["name"] for row in rows(page)] == [
+        "ward/9.jpeg",
+        "ward/10.jpeg",
+        "ward/older/1.jpeg",
+    ]

@@ -501,3 +501,39 @@ def test_a_file_that_nobody_can_show_says_so(page: Page) -> None:
     read(page, ("text.jpeg", b"This is no picture."))
     expect(page.locator("#picture-note")).to_contain_text("can show this")
     expect(page.locator("#save-png")).to_be_disabled()
+
+
+def test_two_fingers_zoom_and_move_the_picture(visitor: Visitor, client: httpx.Client) -> None:
+    page = visitor.open(client, has_touch=True, viewport={"width": 390, "height": 844})
+    read(page, ("bands.png", bands_png(*BANDS_PX)))
+    until_shown(page)
+    page.locator("#picture").scroll_into_view_if_needed()
+    room = page.locator("#picture").bounding_box()
+    assert room is not None
+    x, y = room["x"] + room["width"] / 2, room["y"] + room["height"] / 2
+    touch = page.context.new_cdp_session(page)
+
+    def fingers(kind: str, *points: tuple[float, float]) -> None:
+        told = [{"x": at[0], "y": at[1], "id": i} for i, at in enumerate(points)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": told})
+
+    before = canvas_pixels(page)
+    fingers("touchStart", (x - 40, y), (x + 40, y))
+    fingers("touchMove", (x - 80, y), (x + 80, y))
+    settled(page)
+    expect(page.locator("#readout")).to_contain_text("zoom 2.0×")
+    height, width, _ = before.shape
+    zoomed = canvas_pixels(page)
+    for share in (0.3, 0.4, 0.6, 0.7):  # what was there lies twice as far from the middle
+        from_middle = share - 0.5
+        was = before[height // 2, round(width * (0.5 + from_middle / 2))]
+        assert (zoomed[height // 2, round(width * share)] == was).all()
+
+    fingers("touchMove", (x - 50, y), (x + 110, y))
+    fingers("touchEnd")
+    settled(page)
+    expect(page.locator("#readout")).to_contain_text("zoom 2.0×")
+    moved = canvas_pixels(page)
+    row = height // 2
+    shift = round(30 * width / room["width"])
+    assert (moved[row, 60 + shift : -10] == zoomed[row, 60 : -10 - shift]).mean() > 0.98

@@ -32,7 +32,6 @@ export class Answer {
       : "No radiograph yet.";
     byId("verdict").hidden = !answered;
     byId("judging").hidden = !answered;
-    byId("evidence-remark").hidden = !answered;
     byId("refusal").hidden = !failed;
     if (answered) {
       this.#showVerdict();

@@ -43,8 +43,8 @@ export class Judgement {
     const [rows] = this.metadata.evidence.shape;
     const sidePx = this.metadata.preprocessing.side_px;
     return (
-      `Heatmap: one cell of the evidence is ${Math.round(sidePx / rows)} px of the ${sidePx} px ` +
-      "that the network sees. It shows where the evidence lies, not where the disease is."
+      `Heatmap: one cell is ${Math.round(sidePx / rows)} px of the ${sidePx} px that the network ` +
+      "sees. It shows where the evidence lies, not where the disease is."
     );
   }
 

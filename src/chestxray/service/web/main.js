@@ -200,7 +200,7 @@ function showNote(text) {
 
 function showView() {
   const reading = worklist.selected;
-  const heatmapSeen = viewer.heatmapShown && viewer.heatmap !== null;
+  const { heatmapSeen } = viewer;
   byId("picture").hidden = viewer.picture === null;
   byId("picture").setAttribute(
     "aria-label",

@@ -12,7 +12,7 @@ export function drawWithCaption(canvas, viewer, reading, judgement) {
   const answered = reading.state === "answered";
   draw(canvas, viewer, judgement, [
     answered ? verdict(reading.prediction, judgement) : words.state(reading, judgement),
-    ...(answered && viewer.heatmapShown ? [judgement.evidenceRemark] : []),
+    ...(viewer.heatmapSeen ? [judgement.evidenceRemark] : []),
     `Not for diagnostic use. Answered by ${identity(judgement)}, ${words.now()}.`,
   ]);
 }
@@ -24,6 +24,7 @@ export function fill(viewer, reading, judgement) {
     ? `${reading.path}, answered by ${identity(judgement)}, printed ${words.now()}. ` +
       "Not for diagnostic use: no answer replaces a radiologist’s."
     : "Nothing has been read.";
+  byId("report-remark").textContent = ready && viewer.heatmapSeen ? judgement.evidenceRemark : "";
   const canvas = byId("report-picture");
   canvas.hidden = !ready || viewer.picture === null;
   if (canvas.hidden) {
@@ -37,7 +38,7 @@ function draw(canvas, viewer, judgement, caption) {
   compose(canvas, {
     picture: viewer.picture,
     window: viewer.window,
-    heatmap: viewer.heatmapShown ? viewer.heatmap : null,
+    heatmap: viewer.heatmapSeen ? viewer.heatmap : null,
     opacity: viewer.opacity,
     colourBar: {
       image: byId("colour-bar").querySelector("img"),

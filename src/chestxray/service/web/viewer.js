@@ -39,6 +39,10 @@ export class Viewer {
     canvas.addEventListener("keydown", (event) => this.#typed(event));
   }
 
+  get heatmapSeen() {
+    return this.heatmapShown && this.heatmap !== null;
+  }
+
   /** Another picture, or none: whole, with its full window. */
   show(picture) {
     this.picture = picture;
@@ -78,12 +82,12 @@ export class Viewer {
     this.#moved();
   }
 
-  /** Zoom so that the point `at`, px from the canvas's middle, stays where it is. */
-  zoomBy(factor, at = { x: 0, y: 0 }) {
+  /** Zoom so that what was seen at `from`, px from the canvas's middle, is seen at `to`. */
+  zoomBy(factor, to = { x: 0, y: 0 }, from = to) {
     const zoom = Math.min(Math.max(this.zoom * factor, 1), MAX_ZOOM);
     const by = zoom / this.zoom;
     this.zoom = zoom;
-    this.#panTo(at.x + (this.#pan.x - at.x) * by, at.y + (this.#pan.y - at.y) * by);
+    this.#panTo(to.x + (this.#pan.x - from.x) * by, to.y + (this.#pan.y - from.y) * by);
   }
 
   panBy(x, y) {
@@ -146,7 +150,7 @@ export class Viewer {
       const { left, top } = this.#plain;
       context.putImageData(throughWindow(this.#plain, this.window), left, top);
     }
-    if (this.heatmap !== null && this.heatmapShown) {
+    if (this.heatmapSeen) {
       drawHeatmap(context, this.heatmap, box, this.opacity);
     }
   }
@@ -182,8 +186,8 @@ export class Viewer {
     if (others.length > 0) {
       const other = others[0][1];
       const distance = (point) => Math.hypot(point.x - other.x, point.y - other.y);
-      this.panBy(dx / 2, dy / 2);
-      this.zoomBy(distance(at) / Math.max(distance(before), 1), other);
+      const middle = (point) => ({ x: (point.x + other.x) / 2, y: (point.y + other.y) / 2 });
+      this.zoomBy(distance(at) / Math.max(distance(before), 1), middle(at), middle(before));
     } else if (this.tool === "pan" || event.shiftKey || event.buttons & 4) {
       this.panBy(dx, dy);
     } else {
