@@ -74,4 +74,7 @@ async def _file(folder: StaticFiles, name: str, request: Request) -> Response:
     """The file, 304 to who has it, or Starlette's 404."""
     response = await folder.get_response(name, request.scope)
     response.headers.update(HEADERS | CACHED)
+    if name.endswith(".js"):
+        # Some systems' own tables call it text/plain, and then no browser would run it.
+        response.headers["Content-Type"] = "text/javascript; charset=utf-8"
     return response
