@@ -45,8 +45,9 @@ TOO_SLOW = 408
 WORK = frozenset({"/predict", "/predict_batch"})
 """Routes whose requests need a place in the queue."""
 
-QUIET = frozenset({"/livez", "/readyz", "/metrics"})
-"""Routes that are asked every few seconds; they are logged at ``debug`` when all is well."""
+QUIET = frozenset({"/livez", "/readyz", "/metrics", "/page/{name}", "/page/examples/{name}"})
+"""Routes that are asked every few seconds, or twenty for a page; they are logged at ``debug`` when
+all is well."""
 
 
 class Boundary:

@@ -5,6 +5,7 @@
 import { drawHeatmap, FULL_WINDOW, pixelsInBox, throughWindow } from "./picture.js";
 
 const MAX_ZOOM = 20; // of the size at which the whole picture is seen
+const ZOOM_STEP = 1.25;
 const PAN_STEP_PX = 40;
 const WINDOW_STEP = 8; // grey levels
 const GREY_LEVELS_PER_PX = 0.75; // of a drag
@@ -71,6 +72,10 @@ export class Viewer {
     this.redraw();
   }
 
+  toggleHeatmap() {
+    this.set({ heatmapShown: !this.heatmapShown });
+  }
+
   invert() {
     this.setWindow({ inverted: !this.window.inverted });
   }
@@ -88,6 +93,14 @@ export class Viewer {
     const by = zoom / this.zoom;
     this.zoom = zoom;
     this.#panTo(to.x + (this.#pan.x - from.x) * by, to.y + (this.#pan.y - from.y) * by);
+  }
+
+  zoomIn() {
+    this.zoomBy(ZOOM_STEP);
+  }
+
+  zoomOut() {
+    this.zoomBy(1 / ZOOM_STEP);
   }
 
   panBy(x, y) {
