@@ -8,11 +8,14 @@ Does not: build the page (it is plain HTML, CSS and ES modules), or know what it
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from starlette.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 
 from chestxray.inference import render_colour_bar
 from chestxray.service.schemas import PageSettings
@@ -33,16 +36,48 @@ HEADERS = {
 CACHED = {"Cache-Control": "no-cache"}
 """Kept, but asked about each time: after an upgrade no part of the page is the old one."""
 
+MEDIA_TYPES = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".jpeg": "image/jpeg",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+"""Not the system's own table: some call scripts text, and then no browser runs them."""
 
-_PACKAGE = Path(__file__).parents[1]
-_WEB = StaticFiles(directory=_PACKAGE / "service" / "web", check_dir=False)
-_EXAMPLES = StaticFiles(directory=_PACKAGE / "examples", check_dir=False)
+WEB = Path(__file__).parent / "web"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file of the page, as it is sent."""
+
+    content: bytes
+    media_type: str
+    etag: str
+
+
+@cache
+def parts(folder: Path) -> dict[str, Part]:
+    """The files of a folder by name, read once.
+
+    They are small, and sent in one piece: of an answer that is read from a disk while it is sent,
+    what a client wrongly sends after its request may break off the rest.
+    """
+    made = {}
+    for file in folder.iterdir():
+        if file.suffix in MEDIA_TYPES:
+            content = file.read_bytes()
+            etag = f'"{hashlib.sha256(content).hexdigest()}"'
+            made[file.name] = Part(content, MEDIA_TYPES[file.suffix], etag)
+    return made
 
 
 @router.head("/")
 @router.get("/")
 async def page(request: Request) -> Response:
-    return await _file(_WEB, "index.html", request)
+    return _answer(request, WEB, "index.html")
 
 
 @router.get("/page/settings.json")
@@ -62,19 +97,24 @@ async def colour_bar() -> Response:
 
 @router.get("/page/examples/{name}")
 async def example(request: Request, name: str) -> Response:
-    return await _file(_EXAMPLES, name, request)
+    return _answer(request, EXAMPLES, name)
 
 
 @router.get("/page/{name}")
 async def part(request: Request, name: str) -> Response:
-    return await _file(_WEB, name, request)
+    return _answer(request, WEB, name)
 
 
-async def _file(folder: StaticFiles, name: str, request: Request) -> Response:
-    """The file, 304 to who has it, or Starlette's 404."""
-    response = await folder.get_response(name, request.scope)
-    response.headers.update(HEADERS | CACHED)
-    if name.endswith(".js"):
-        # Some systems' own tables call it text/plain, and then no browser would run it.
-        response.headers["Content-Type"] = "text/javascript; charset=utf-8"
-    return response
+def _answer(request: Request, folder: Path, name: str) -> Response:
+    """The file, or 304 to who has it.
+
+    Raises:
+        HTTPException: there is none of that name.
+    """
+    found = parts(folder).get(name)
+    if found is None:
+        raise HTTPException(404)
+    headers = HEADERS | CACHED | {"ETag": found.etag}
+    if found.etag in request.headers.get("If-None-Match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(found.content, headers=headers, media_type=found.media_type)
