@@ -177,6 +177,18 @@ def filled(small: Small) -> Iterator[None]:
     wait_until(lambda: small.admission.buffered_bytes == 0)
 
 
+@contextmanager
+def put_off(visitor: Visitor, small: Small) -> Iterator[Page]:
+    """A page whose files wait, as long as the service is full."""
+    visitor.expects("429")
+    visitor.allows("net::ERR_ABORTED")  # what is under way when the reader stops
+    page = visitor.open(small.client)
+    with filled(small):
+        add(page, *FILES)
+        expect(page.locator("#wait")).to_contain_text("The service is busy.")
+        yield page
+
+
 def test_while_the_service_is_full_its_words_are_shown_and_then_every_file_is_answered(
     visitor: Visitor, small: Small
 ) -> None:
@@ -257,6 +269,17 @@ def test_a_service_that_goes_and_comes_back_answers_without_the_readers_doing(
         expect(page.locator("#wait")).to_be_empty()
 
 
+def test_an_example_is_waited_for_as_an_answer_is(page: Page, visitor: Visitor) -> None:
+    visitor.expects("net::ERR_")
+    expect(page.locator("#open-model-card")).to_be_enabled()
+    page.route("**/page/examples/*", lambda route: route.abort(), times=1)
+    page.locator('[data-example="pneumonia-1.jpeg"]').click()
+    expect(page.locator("#wait")).to_contain_text("The service cannot be reached. Next try in")
+    until_read(page, 1)
+    assert rows(page)[0]["name"] == "pneumonia-1.jpeg"
+    expect(page.locator("#wait")).to_be_empty()
+
+
 # --- readers who change their minds
 
 
@@ -313,12 +336,8 @@ def test_clearing_the_list_while_it_is_read_leaves_nothing_behind(
 def test_a_file_that_comes_right_after_the_list_was_cleared_is_read(
     visitor: Visitor, small: Small
 ) -> None:
-    visitor.expects("429")
-    visitor.allows("net::ERR_ABORTED")  # what was under way
-    page = visitor.open(small.client)
-    with filled(small):
-        add(page, *FILES)
-        expect(page.locator("#wait")).to_contain_text("The service is busy.")
+    with put_off(visitor, small) as page:
+        pass
     page.locator("#clear").click()
     expect(page.locator("#readings button")).to_have_count(0)
     add(page, FILES[0])
@@ -327,12 +346,7 @@ def test_a_file_that_comes_right_after_the_list_was_cleared_is_read(
 
 
 def test_stop_ends_the_wait_for_a_full_service(visitor: Visitor, small: Small) -> None:
-    visitor.expects("429")
-    visitor.allows("net::ERR_ABORTED")  # what was under way
-    page = visitor.open(small.client)
-    with filled(small):
-        add(page, *FILES)
-        expect(page.locator("#wait")).to_contain_text("The service is busy.")
+    with put_off(visitor, small) as page:
         page.locator("#stop").click()
         expect(page.locator("#continue")).to_be_visible()
         expect(page.locator("#wait")).to_be_empty()

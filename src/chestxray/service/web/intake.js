@@ -1,11 +1,11 @@
 // Where files come from: a dialog, a drop of files and folders, a paste, the examples.
 //
-// Does not: look into a file.
+// Does not: look into a file, or fetch an example (service.js does).
 
 import { byId } from "./elements.js";
 
-/** `take([{file, path}])` gets what comes in. */
-export function listenToFiles(take) {
+/** `take([{file, path}])` gets what comes in; `fetchExample(name)` resolves to an example's bytes. */
+export function listenToFiles(take, fetchExample) {
   const input = byId("files");
   for (const id of ["add-files", "choose-files"]) {
     byId(id).addEventListener("click", () => input.click());
@@ -15,8 +15,9 @@ export function listenToFiles(take) {
     input.value = ""; // so that the same file can be chosen again
   });
   for (const button of document.querySelectorAll("[data-example]")) {
+    const { example } = button.dataset;
     button.addEventListener("click", async () => {
-      take([named(await example(button.dataset.example))]);
+      take([{ file: await fetchExample(example), path: example }]);
     });
   }
   document.addEventListener("paste", (event) => {
@@ -67,9 +68,4 @@ async function filesIn(entry) {
   }
   entries.sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
   return filesInAll(entries);
-}
-
-async function example(name) {
-  const response = await fetch(`page/examples/${name}`);
-  return new File([await response.blob()], name, { type: "image/jpeg" });
 }

@@ -222,7 +222,7 @@ for (const button of document.querySelectorAll("[data-close]")) {
 }
 window.addEventListener("beforeprint", () => report.fill(viewer, worklist.selected, judgement));
 
-listenToFiles(take);
+listenToFiles(take, (name) => persistently(() => service.example(name)));
 listenToKeys([
   { keys: ["j", "ArrowDown"], shown: "J, in the list ↓", does: "next", run: () => worklist.move(1) },
   { keys: ["k", "ArrowUp"], shown: "K, in the list ↑", does: "previous", run: () => worklist.move(-1) },

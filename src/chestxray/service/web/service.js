@@ -1,4 +1,4 @@
-// The service over HTTP: the three questions that the page asks, and the two ways of being put off.
+// The service over HTTP: the questions that the page asks, and the two ways of being put off.
 //
 // Does not: ask again (queue.js does), or tell the service a file's name: it may be a patient's.
 
@@ -35,6 +35,12 @@ export const settings = () => told("page/settings.json");
 
 /** What the manifest says of the bundle that answers. */
 export const metadata = () => told("metadata");
+
+/** An example's bytes. */
+export async function example(name) {
+  const response = await reached(fetch(`page/examples/${name}`));
+  return reached(response.blob());
+}
 
 /**
  * One file's element of a batch: `{prediction}` or `{error}`, a problem (RFC 9457).

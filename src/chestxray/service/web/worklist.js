@@ -1,6 +1,6 @@
-// The list: every file with thumbnail, name and state; which one is shown; how far they are.
+// The list: every file with thumbnail, name and state, in an order; which one is shown.
 //
-// Does not: read anything (queue.js does).
+// Does not: have anything read (queue.js does), or say how far it is (progress.js does).
 
 import { byId, element } from "./elements.js";
 import * as words from "./words.js";
@@ -8,7 +8,7 @@ import * as words from "./words.js";
 export class Worklist {
   readings = [];
   selected = null;
-  #rows = new Map(); // reading → {item, button, state}
+  #rows = new Map(); // reading → {item, button, state, thumbnail}
   #order = "added";
 
   constructor(onSelect) {
