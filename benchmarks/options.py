@@ -144,7 +144,7 @@ def _opencv(data: bytes) -> Radiograph:
     factor = max(f for f in shrunk if f == 1 or shorter_px >= f * raster.SHRINK_TO_PX)
     grey = cv2.imdecode(np.frombuffer(data, np.uint8), shrunk[factor])
     pixels = grey.astype(np.float32) / np.float32(255)
-    return Radiograph(pixels, "JPEG", header.width_px, header.height_px, ())
+    return Radiograph(pixels, "JPEG", header.width_px, header.height_px)
 
 
 def _moved(answers: Sequence[Prediction], full: Sequence[Prediction]) -> str:

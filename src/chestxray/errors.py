@@ -8,6 +8,7 @@
     │   ├── TruncatedFileError
     │   ├── DamagedFileError
     │   ├── UnsupportedFormatError
+    │   ├── UnsupportedTransferSyntaxError
     │   └── AnimatedFileError
     ├── LimitError                   more than is accepted: send less
     │   ├── TooManyBytesError
@@ -15,6 +16,12 @@
     │   └── TooManyFilesError
     ├── RefusedError                 readable, but not what the model may judge
     │   ├── TooSmallError
+    │   ├── WrongModalityError       what a DICOM file says of itself
+    │   ├── WrongBodyPartError
+    │   ├── WrongViewError
+    │   ├── MultiFrameError
+    │   ├── ColourError
+    │   ├── NoPixelDataError
     │   └── NotAChestRadiographError
     ├── RequestError                 the question is malformed: ask differently
     │   ├── MissingFieldError
@@ -34,6 +41,7 @@
     │   ├── EmptyDatasetError
     │   └── LeakError
     ├── ConfigError                  a setting or a training configuration is wrong: mend it
+    ├── NodeError                    the DICOM node cannot work here
     └── LearningError                training or export cannot go on
         ├── WeightsError
         ├── RunMismatchError
@@ -74,6 +82,10 @@ class UnsupportedFormatError(UnreadableError):
     code = "unsupported_format"
 
 
+class UnsupportedTransferSyntaxError(UnreadableError):
+    code = "unsupported_transfer_syntax"
+
+
 class AnimatedFileError(UnreadableError):
     code = "animated_file"
 
@@ -100,6 +112,32 @@ class RefusedError(ChestXrayError):
 
 class TooSmallError(RefusedError):
     code = "too_small"
+
+
+class WrongModalityError(RefusedError):
+    code = "wrong_modality"
+
+
+class WrongBodyPartError(RefusedError):
+    code = "wrong_body_part"
+
+
+class WrongViewError(RefusedError):
+    """Not frontal: lateral, oblique or in decubitus."""
+
+    code = "wrong_view"
+
+
+class MultiFrameError(RefusedError):
+    code = "multi_frame"
+
+
+class ColourError(RefusedError):
+    code = "colour"
+
+
+class NoPixelDataError(RefusedError):
+    code = "no_pixel_data"
 
 
 class NotAChestRadiographError(RefusedError):
@@ -192,6 +230,12 @@ class LeakError(DatasetError):
 
 class ConfigError(ChestXrayError):
     code = "config"
+
+
+class NodeError(ChestXrayError):
+    """Another node works in the same folder, or the port is taken."""
+
+    code = "node"
 
 
 class LearningError(ChestXrayError):

@@ -1,8 +1,8 @@
 """Mutants of image files: what ``image_mutant(seed, index)`` gives is a function of the two alone.
 
 A mutant starts from a file of :func:`corpus` and passes some operators. Half of them know nothing
-(bits, blocks, cuts, splices), the others know JPEG's segments or PNG's chunks and mend the
-checksums, so that a mutant gets past the walk to the decoder.
+(bits, blocks, cuts, splices), the others know JPEG's segments, DICOM's elements or PNG's chunks
+and mend the checksums, so that a mutant gets past the walk to the decoder.
 
 The corpus is encoded by the Pillow that is installed, so the same seed gives other bytes under
 another version: keep a mutant that finds something as a file, not as a seed alone.
@@ -27,7 +27,7 @@ from PIL import Image
 
 import chestxray
 from chestxray.imaging.synthetic import synthetic_radiograph
-from factories import images
+from factories import dicom_files, images
 from factories.images import GREY, GREY_ALPHA, PALETTE, RGB, RGBA, chunk, raw_png, smooth
 
 Operator = Callable[[Random, bytes], bytes]
@@ -107,6 +107,7 @@ def corpus() -> dict[str, bytes]:
         "bmp": _bmp(grey),
         "text": b"this is a text, whatever its name says\r\n" * 20,
     }
+    made |= _dicom_files()
     examples = sorted((Path(chestxray.__file__).parent / "examples").glob("*.jpeg"))
     return made | {f"example {path.stem}": path.read_bytes() for path in examples}
 
@@ -122,6 +123,28 @@ def with_true_checksums(png: bytes) -> bytes:
         mended[end - 4 : end] = zlib.crc32(mended[at + 4 : end - 4]).to_bytes(4)
         at = end
     return bytes(mended)
+
+
+def _dicom_files() -> dict[str, bytes]:
+    values = dicom_files.phantom(12, 64)
+    table = dicom_files.lut(0, np.arange(4096) * 16, 16)
+    made = {
+        "dicom": dicom_files.dicom(values, WindowCenter="2000", WindowWidth="3000"),
+        "dicom, padded": dicom_files.dicom(values, PixelPaddingValue=0, RescaleSlope="2"),
+        "dicom, VOI LUT": dicom_files.dicom(values, VOILUTSequence=[table]),
+        "dicom, modality LUT": dicom_files.dicom(values, ModalityLUTSequence=[table]),
+        "dicom, two frames": dicom_files.dicom(values, NumberOfFrames=2),
+        "dicom, colour": dicom_files.dicom(values, SamplesPerPixel=3),
+    }
+    ds = dicom_files.data_set(values, VOILUTSequence=[table])
+    for syntax in dicom_files.NATIVE:
+        made[f"dicom, {syntax.name}"] = dicom_files.in_syntax(ds, syntax)
+    for syntax in dicom_files.NATIVE[:3]:
+        made[f"data set, {syntax.name}"] = dicom_files.bare(ds, syntax)
+    eight = dicom_files.phantom(8, 64).astype(np.uint8)
+    for syntax in dicom_files.COMPRESSED:
+        made[f"dicom, {syntax.name}"] = dicom_files.compressed(eight, syntax, bits=8)
+    return made
 
 
 def _bmp(samples: np.ndarray) -> bytes:
@@ -473,6 +496,100 @@ def _with_image_data(rng: Random, data: bytes, packed: bytes) -> bytes:
     return b"".join([*kept[:at], *pieces, *kept[at:]])
 
 
+# --- operators that know DICOM (PS3.5 section 7) --------------------------------------------------
+
+
+def dicom_length(rng: Random, data: bytes) -> bytes:
+    parts = _elements(data)
+    at = rng.randrange(len(parts))
+    n_bytes = 4 if parts[at][4:6] in LONG_VRS else 2
+    start = 8 if n_bytes == 4 else 6
+    number = _number(rng, n_bytes, "little")
+    return _joined(parts, at, parts[at][:start] + number + parts[at][start + n_bytes :])
+
+
+def dicom_value(rng: Random, data: bytes) -> bytes:
+    """A value mutated, its length set right."""
+    parts = _elements(data)
+    at = rng.randrange(len(parts))
+    long = parts[at][4:6] in LONG_VRS
+    head = 12 if long else 8
+    value = rng.choice(BLIND)(rng, parts[at][head:])
+    length = (
+        len(value).to_bytes(4, "little") if long else (len(value) % 65536).to_bytes(2, "little")
+    )
+    return _joined(parts, at, parts[at][: head - len(length)] + length + value)
+
+
+def dicom_integer(rng: Random, data: bytes) -> bytes:
+    """Rows, columns, bits or another integer set to an interesting one."""
+    parts = _elements(data)
+    found = [at for at, part in enumerate(parts) if part[4:6] in (b"US", b"SS")]
+    if not found:
+        return data
+    at = rng.choice(found)
+    value = rng.choice((_number(rng, 2, "little"), rng.randrange(20).to_bytes(2, "little")))
+    return _joined(parts, at, parts[at][:8] + value)
+
+
+def dicom_number(rng: Random, data: bytes) -> bytes:
+    """A window, slope or count set to an interesting one."""
+    parts = _elements(data)
+    found = [at for at, part in enumerate(parts) if part[4:6] in (b"DS", b"IS")]
+    if not found:
+        return data
+    at = rng.choice(found)
+    value = rng.choice(("0", "-1", "1e-9", "1e300", "-1e300", "nan", "inf", "x", "", "1\\2", "0.5"))
+    padded = value.encode() + b" " * (len(value) % 2)
+    return _joined(parts, at, parts[at][:6] + len(padded).to_bytes(2, "little") + padded)
+
+
+def dicom_tag(rng: Random, data: bytes) -> bytes:
+    parts = _elements(data)
+    at, other = rng.randrange(len(parts)), rng.randrange(len(parts))
+    return _joined(parts, at, parts[other][:4] + parts[at][4:])
+
+
+def dicom_vr(rng: Random, data: bytes) -> bytes:
+    parts = _elements(data)
+    at = rng.randrange(len(parts))
+    vr = rng.choice((*LONG_VRS, b"US", b"DS", b"CS", b"XX", b"\0\0"))
+    return _joined(parts, at, parts[at][:4] + vr + parts[at][6:])
+
+
+def dicom_elements_moved(rng: Random, data: bytes) -> bytes:
+    return b"".join(_moved(rng, _elements(data)))
+
+
+DICOM: tuple[Operator, ...] = (
+    dicom_length,
+    dicom_value,
+    dicom_value,
+    dicom_integer,
+    dicom_number,
+    dicom_tag,
+    dicom_vr,
+    dicom_elements_moved,
+)
+
+LONG_VRS = (b"OB", b"OW", b"SQ", b"UN", b"UT")
+
+
+def _elements(data: bytes) -> list[bytes]:
+    """The preamble, then each element of an explicit little endian file; joined, ``data`` again."""
+    parts = [data[:132]]
+    at = 132
+    while at + 12 <= len(data) and data[at + 4 : at + 6].isupper():
+        if data[at + 4 : at + 6] in LONG_VRS:
+            end = at + 12 + int.from_bytes(data[at + 8 : at + 12], "little")
+        else:
+            end = at + 8 + int.from_bytes(data[at + 6 : at + 8], "little")
+        end = min(end, len(data))
+        parts.append(data[at:end])
+        at = end
+    return [*parts, data[at:]] if at < len(data) else parts
+
+
 def _operators_for(rng: Random, data: bytes) -> tuple[Operator, ...]:
     """As often those that know nothing as those that know the format, if it is known."""
     if rng.random() < 0.5:
@@ -482,6 +599,8 @@ def _operators_for(rng: Random, data: bytes) -> tuple[Operator, ...]:
     if data.startswith(PNG_SIGNATURE):
         # Blind mutants of a PNG would all end at a checksum.
         return (*PNG, *BLIND_BUT_MENDED)
+    if data[128:132] == b"DICM":
+        return DICOM
     return BLIND
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from chestxray.imaging import Limits
 from factories import images
 from factories.images import smooth
-from factories.mutations import BLIND, JPEG, PNG, corpus, image_mutant, with_true_checksums
+from factories.mutations import BLIND, DICOM, JPEG, PNG, corpus, image_mutant, with_true_checksums
 from factories.oracles import outcome_of_reading
 
 SEED = 4
@@ -49,9 +49,15 @@ def test_mutants_give_a_radiograph_or_one_of_our_errors_in_bounded_time():
         "animated_file",
         "too_many_pixels",
         "too_small",
+        "wrong_modality",
+        "wrong_body_part",
+        "multi_frame",
+        "colour",
+        "no_pixel_data",
+        "unsupported_transfer_syntax",
     }
     assert min(outcomes["read"], outcomes["damaged_file"]) > N_MUTANTS // 10
-    assert operators >= {operator.__name__ for operator in (*BLIND, *JPEG, *PNG)}
+    assert operators >= {operator.__name__ for operator in (*BLIND, *JPEG, *PNG, *DICOM)}
 
 
 def test_a_mutant_is_a_function_of_seed_and_index():

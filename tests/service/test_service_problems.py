@@ -20,6 +20,7 @@ STATUSES = {
     errors.BundleError: {500},
     errors.DatasetError: {500},
     errors.ConfigError: {500},
+    errors.NodeError: {500},
     errors.LearningError: {500},
 }
 

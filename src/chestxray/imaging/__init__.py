@@ -1,8 +1,8 @@
 """Bytes → radiograph → input: sniffing, limits, decoding, the only resize and the only normalise.
 
 ``reading`` tells the format by its first bytes and asks the decoder. ``jpeg_file`` and ``png_file``
-refuse before decoding, ``raster`` decodes both. ``network_input`` makes the input, and
-``synthetic`` draws a phantom for references and tests.
+refuse before decoding, ``raster`` decodes both; ``dicom`` does all that for DICOM.
+``network_input`` makes the input, and ``synthetic`` draws a phantom for references and tests.
 
 Does not: know the model, or keep or log anything of an image.
 """

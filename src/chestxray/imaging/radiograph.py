@@ -46,10 +46,13 @@ class Radiograph:
 
     ``pixels`` is (H, W) float32 in [0, 1], air dark. It may be smaller than ``width_px`` ×
     ``height_px``, the size of the upright file, because big JPEGs are shrunk while decoding.
+    ``age_years`` is the patient's; None says that a DICOM file does not give it, and that a JPEG or
+    PNG (``format``) cannot.
     """
 
     pixels: NDArray[np.float32]
     format: str
     width_px: int
     height_px: int
+    age_years: float | None = None
     warnings: tuple[str, ...] = ()

@@ -109,7 +109,7 @@ def _radiograph(form: str, coded: Coded, grey: _Stored, alpha: _Stored | None) -
     if coded.orientation >= 5:
         width_px, height_px = height_px, width_px
     upright = np.ascontiguousarray(_upright(pixels, coded.orientation))
-    return Radiograph(upright, form, width_px, height_px, tuple(warnings))
+    return Radiograph(upright, form, width_px, height_px, warnings=tuple(warnings))
 
 
 def _unit(stored: _Stored) -> NDArray[np.float32]:

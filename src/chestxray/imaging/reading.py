@@ -12,6 +12,7 @@ from chestxray.errors import (
     UnsupportedFormatError,
 )
 from chestxray.imaging import jpeg_file, png_file
+from chestxray.imaging.dicom import decode_dicom, is_dicom
 from chestxray.imaging.radiograph import Limits, Radiograph
 from chestxray.imaging.raster import decode_jpeg, decode_png
 
@@ -22,24 +23,27 @@ _DEFAULT_LIMITS = Limits()
 
 
 def read(data: bytes, limits: Limits = _DEFAULT_LIMITS) -> Radiograph:
-    """Decode a JPEG or PNG, upright and grey. Safe to call from many threads.
+    """Decode a JPEG, PNG or DICOM file, upright and grey. Safe to call from many threads.
 
     Raises:
-        EmptyFileError, TruncatedFileError, DamagedFileError, UnsupportedFormatError,
-        AnimatedFileError: it cannot be read.
-        TooManyBytesError, TooManyPixelsError: it is larger than ``limits``.
-        TooSmallError: a side is shorter than ``limits`` ask for.
+        UnreadableError: it cannot be read.
+        LimitError: it is larger than ``limits``.
+        RefusedError: a side is shorter than ``limits`` ask for, or a DICOM file says that it is no
+            frontal chest radiograph.
     """
     if not data:
         raise EmptyFileError("the file is empty")
     if len(data) > limits.max_bytes:
         raise TooManyBytesError(f"the file has more than the {limits.max_bytes} bytes accepted")
+    # A Part 10 file may begin as another file does: its first 128 bytes are anybody's.
+    if is_dicom(data):
+        return decode_dicom(data, limits)
     for signature, decode in _DECODERS:
         if data.startswith(signature):
             return decode(data, limits)
         if signature.startswith(data):
             raise TruncatedFileError("the file ends within its signature")
-    raise UnsupportedFormatError("the file is neither a JPEG nor a PNG")
+    raise UnsupportedFormatError("the file is neither a JPEG nor a PNG nor DICOM")
 
 
 def read_file(path: Path, limits: Limits = _DEFAULT_LIMITS) -> Radiograph:

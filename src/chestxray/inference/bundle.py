@@ -114,6 +114,20 @@ class Polarity(_Facts):
     inverted_below: float = Field(ge=-1, le=0)
 
 
+class Population(_Facts):
+    """Whom the radiographs show that the network was trained on.
+
+    ``age_years`` are the youngest and the oldest age, in completed years, both included.
+    """
+
+    age_years: tuple[int, int]
+
+    def knows(self, age_years: float) -> bool:
+        """Whether a patient of that age is among them, in years and parts of a year."""
+        youngest, oldest = self.age_years
+        return youngest <= age_years < oldest + 1
+
+
 class Uncertainty(_Facts):
     """``uncertain`` is an answer whose calibrated logit is within ``margin`` of the threshold's."""
 
@@ -154,6 +168,7 @@ class Manifest(_Facts):
     operating_points: Annotated[dict[str, OperatingPoint], AfterValidator(_ordered)]
     default_operating_point: str
     uncertainty: Uncertainty
+    population: Population | None = None  # not known of bundles made before it was asked
     reference_answers: list[ReferenceAnswer] = Field(min_length=1)
     training: dict[str, Any]
     metrics: list[dict[str, Any]]

@@ -25,6 +25,9 @@ from chestxray.inference.network import CHUNK, NetworkAnswers, OnnxNetwork
 from chestxray.inference.polarity import is_inverted
 from chestxray.inference.probability import calibrated_logit, logit_of, sigmoid
 
+INVERTED = "the grey levels are inverted (air is bright); the negative was read instead"
+UNKNOWN_POPULATION = "the bundle does not say which ages it knows"
+
 REFERENCE_TOLERANCE = 0.5
 """How far, in logits, a reference answer may lie from the manifest's. Processors without 8-bit dot
 products (VNNI) round and saturate int8 sums differently, by 0.1 to 0.3; a library that computes
@@ -49,7 +52,8 @@ class Prediction:
     up. ``uncertain`` means that the calibrated logit lies within the manifest's margin of the
     threshold's. ``inverted`` means that the grey levels were the wrong way round and the picture
     was read as its negative. ``evidence`` (h, w) float32 is signed, in units of the uncalibrated
-    ``logit``.
+    ``logit``. ``warnings`` are what a reader should know of this answer, the radiograph's own
+    warnings first.
     """
 
     label: Label
@@ -61,6 +65,7 @@ class Prediction:
     input_check: InputCheckResult
     logit: float
     evidence: NDArray[np.float32]
+    warnings: tuple[str, ...] = ()
 
 
 class Predictor:
@@ -117,7 +122,11 @@ class Predictor:
                 for picture, negative in zip(pictures, inverted, strict=True)
             ]
             answers = self._network(np.stack(inputs))
-            predictions += self._predictions(answers, inverted, name, threshold)
+            warnings = [
+                self._warnings(radiograph, inverted=negative)
+                for radiograph, negative in zip(chunk, inverted, strict=True)
+            ]
+            predictions += self._predictions(answers, inverted, warnings, name, threshold)
         return predictions
 
     def operating_point(self, name: str | None = None) -> tuple[str, float]:
@@ -134,8 +143,29 @@ class Predictor:
             )
         return name, points[name].threshold
 
+    def _warnings(self, radiograph: Radiograph, *, inverted: bool) -> tuple[str, ...]:
+        warnings = [*radiograph.warnings]
+        if inverted:
+            warnings.append(INVERTED)
+        if radiograph.age_years is not None:
+            population = self.manifest.population
+            if population is None:
+                warnings.append(UNKNOWN_POPULATION)
+            elif not population.knows(radiograph.age_years):
+                youngest, oldest = population.age_years
+                warnings.append(
+                    "the patient is not of an age that the model knows: "
+                    f"it was trained on patients of {youngest} to {oldest} years"
+                )
+        return tuple(warnings)
+
     def _predictions(
-        self, answers: NetworkAnswers, inverted: list[bool], name: str, threshold: float
+        self,
+        answers: NetworkAnswers,
+        inverted: list[bool],
+        warnings: list[tuple[str, ...]],
+        name: str,
+        threshold: float,
     ) -> list[Prediction]:
         calibrated = calibrated_logit(answers.logit, self.manifest.calibration)
         probability = sigmoid(calibrated)
@@ -153,6 +183,7 @@ class Predictor:
                 input_check=InputCheckResult(bool(accepted[i]), float(score[i])),
                 logit=float(answers.logit[i]),
                 evidence=answers.evidence[i],
+                warnings=warnings[i],
             )
             for i in range(len(probability))
         ]

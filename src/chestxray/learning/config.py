@@ -70,6 +70,9 @@ class TrainConfig(_Section):
     side_px: int = Field(224, ge=32, le=1024, description="size that images are kept and served at")
     mean: float = Field(0.449, description="subtracted from pixels in [0, 1]")
     std: float = Field(0.226, gt=0, description="divides what is left")
+    age_years: tuple[int, int] | None = Field(
+        None, description="youngest and oldest patient in the data, in completed years"
+    )
     stages: tuple[Stage, ...] = Field(min_length=1, description="one after the other, see below")
     batch_size: int = Field(32, ge=2, description="images a step")
     learning_rate: float = Field(3e-4, gt=0, description="AdamW's, after the warm-up")

@@ -36,7 +36,6 @@ Stopwatch = Callable[[Stage], AbstractContextManager[object]]
 """Times a stage of an answer: ``with stopwatch("decode"): ...``."""
 
 NOT_A_CHEST = "this does not look like a frontal chest radiograph"
-INVERTED = "the grey levels are inverted (air is bright); the negative was read instead"
 
 
 def untimed(_: Stage) -> AbstractContextManager[None]:
@@ -63,9 +62,7 @@ def answer(
         radiograph = read(data, limits)
     with stopwatch("infer"):
         (prediction,) = predictor.predict([radiograph], options.operating_point)
-    warnings = list(radiograph.warnings)
-    if prediction.inverted:
-        warnings.append(INVERTED)
+    warnings = [*prediction.warnings]
     if not prediction.input_check.accepted:
         if options.input_check == "refuse":
             raise NotAChestRadiographError(NOT_A_CHEST, prediction.input_check.score)

@@ -21,6 +21,7 @@ PROBLEMS: dict[type[ChestXrayError], tuple[int, str]] = {
     errors.TruncatedFileError: (400, "Truncated file"),
     errors.DamagedFileError: (400, "Damaged file"),
     errors.UnsupportedFormatError: (415, "Unsupported format"),
+    errors.UnsupportedTransferSyntaxError: (415, "Unsupported transfer syntax"),
     errors.AnimatedFileError: (415, "Animated or multi-page file"),
     # 413: more than is accepted.
     errors.LimitError: (413, "Too much"),
@@ -30,6 +31,12 @@ PROBLEMS: dict[type[ChestXrayError], tuple[int, str]] = {
     # 422: readable, but not what the model may judge.
     errors.RefusedError: (422, "Refused"),
     errors.TooSmallError: (422, "Too small"),
+    errors.WrongModalityError: (422, "Wrong modality"),
+    errors.WrongBodyPartError: (422, "Wrong body part"),
+    errors.WrongViewError: (422, "Wrong view"),
+    errors.MultiFrameError: (422, "More than one frame"),
+    errors.ColourError: (422, "Colour"),
+    errors.NoPixelDataError: (422, "No pixel data"),
     errors.NotAChestRadiographError: (422, "Not a chest radiograph"),
     # 400: the question is malformed.
     errors.RequestError: (400, "Malformed request"),
@@ -52,6 +59,7 @@ PROBLEMS: dict[type[ChestXrayError], tuple[int, str]] = {
     errors.EmptyDatasetError: (500, "Empty data set"),
     errors.LeakError: (500, "Leak between splits"),
     errors.ConfigError: (500, "Wrong configuration"),
+    errors.NodeError: (500, "DICOM node cannot work"),
     errors.LearningError: (500, "Learning failed"),
     errors.WeightsError: (500, "Unusable weights"),
     errors.RunMismatchError: (500, "Run of another configuration"),

@@ -1,0 +1,13 @@
+"""DICOM: bytes → data set → radiograph.
+
+``data_set`` reads the elements, in bounds; ``acquisition`` refuses by what they say of the image;
+``frame`` gets the stored values, decompressed by ``codecs``; ``greyscale`` makes grey levels of
+them and ``orientation`` turns them upright. ``elements`` reads one element's value.
+
+Does not: hand on anything that says who the patient is; the age alone goes into the radiograph.
+"""
+
+from chestxray.imaging.dicom.data_set import is_dicom, read_data_set
+from chestxray.imaging.dicom.reading import decode_dicom, radiograph_of
+
+__all__ = ["decode_dicom", "is_dicom", "radiograph_of", "read_data_set"]
