@@ -11,8 +11,12 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from chestxray.errors import LimitError, RefusedError, UnreadableError
 from chestxray.inference import BUNDLED, read_bundle
 from chestxray.learning.config import Augmentation, Stage, TrainConfig
+from chestxray.pacs.config import Destination, DestinationTls, Node, NodeTls, Peer, Route
+from chestxray.pacs.judging import NOT_ROUTED
+from chestxray.service.problems import PROBLEMS
 from chestxray.service.settings import PREFIX, Settings
 
 REPOSITORY = Path(__file__).parents[1]
@@ -68,6 +72,35 @@ def test_the_table_of_training_keys_is_the_codes() -> None:
     assert section("docs/configuration.md", "train-config") == table(
         ("key", "default", "meaning"), rows
     )
+
+
+def test_the_table_of_the_nodes_keys_is_the_codes() -> None:
+    rows = [
+        (f"`{prefix}{name}`", default_of(field), str(field.description))
+        for prefix, model in (
+            ("node.", Node),
+            ("node.tls.", NodeTls),
+            ("peer.", Peer),
+            ("destination.", Destination),
+            ("destination.tls.", DestinationTls),
+            ("route.", Route),
+        )
+        for name, field in model.model_fields.items()
+    ]
+    assert section("docs/pacs.md", "pacs-config") == table(("key", "default", "meaning"), rows)
+
+
+def test_the_reasons_of_refusals_are_those_that_there_are() -> None:
+    """Every code of an error by which reading, judging or queueing can refuse an instance."""
+    listed = re.findall(r"^\| `(\w+)` \|", section("docs/pacs.md", "pacs-refusals"), re.MULTILINE)
+    refusals = {
+        error.code
+        for error, (status, _) in PROBLEMS.items()
+        if issubclass(error, (UnreadableError, LimitError, RefusedError))
+        and not error.__subclasses__()
+    }
+    refusals -= {"animated_file", "too_many_files"}  # no instance is one
+    assert set(listed) == refusals | {NOT_ROUTED, "crashed", "file_missing"}
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from rich.progress import Progress as Bars
 from typer.exceptions import TyperException
 
 from chestxray import __version__
+from chestxray.cli_pacs import pacs
 from chestxray.errors import ChestXrayError, ConfigError, RequestError
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(pacs)
 
 Folder = Annotated[Path, typer.Option(exists=True, file_okay=False)]
 BundleFolder = Annotated[

@@ -287,7 +287,7 @@ class Client:
         """Judge one radiograph.
 
         Args:
-            image: a JPEG or PNG.
+            image: a DICOM file, JPEG or PNG.
             operating_point: which threshold decides; unset, the bundle's default.
             heatmap, evidence, preview: what to add to the answer.
             input_check: ``warn`` answers for what does not look like a chest radiograph, too.

@@ -114,6 +114,7 @@ def tiny_manifest(model: bytes, side_px: int = SIDE_PX, **changes: Any) -> Manif
         },
         "default_operating_point": "balanced",
         "uncertainty": {"margin": 0.01, "rule": "chosen for tests"},
+        "population": {"age_years": [1, 5]},
         "polarity": fit_polarity(
             [synthetic_radiograph(seed, side_px) for seed in range(32)]
         ).model_dump(),

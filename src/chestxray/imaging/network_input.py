@@ -29,6 +29,15 @@ def stretch(pixels: NDArray[np.float32], height_px: int, width_px: int) -> NDArr
     return np.clip(stretched, 0, 1)  # bicubic overshoots at edges
 
 
+def shrink(pixels: NDArray[np.float32], least_side_px: int) -> NDArray[np.float32]:
+    """(H, W) with each n × n pixels become their mean, n such that both sides keep the least."""
+    factor = min(pixels.shape) // least_side_px
+    if factor < 2:
+        return pixels
+    shrunk: NDArray[np.float32] = np.asarray(Image.fromarray(pixels).reduce(factor))
+    return shrunk
+
+
 def normalise(pixels: NDArray[np.float32], *, mean: float, std: float) -> NDArray[np.float32]:
     """(S, S) in [0, 1] to (1, S, S) float32, C-contiguous: (x - mean) / std."""
     scaled = (pixels - np.float32(mean)) / np.float32(std)

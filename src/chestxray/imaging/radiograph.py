@@ -45,7 +45,7 @@ class Radiograph:
     """A decoded image, upright, with what is known of it.
 
     ``pixels`` is (H, W) float32 in [0, 1], air dark. It may be smaller than ``width_px`` ×
-    ``height_px``, the size of the upright file, because big JPEGs are shrunk while decoding.
+    ``height_px``, the size of the upright file, because big files are shrunk while decoding.
     ``age_years`` is the patient's; None says that a DICOM file does not give it, and that a JPEG or
     PNG (``format``) cannot.
     """

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -145,6 +146,15 @@ class ReferenceAnswer(_Facts):
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
+def _timestamp(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+Timestamp = Annotated[str, AfterValidator(_timestamp)]
+"""ISO 8601, as text, so that what is written is what was read."""
+
+
 def _ordered(points: dict[str, OperatingPoint]) -> dict[str, OperatingPoint]:
     known = [
         points[name].threshold for name in ("screening", "balanced", "rule_in") if name in points
@@ -159,7 +169,7 @@ class Manifest(_Facts):
 
     format: Literal[1]
     name: str
-    created: str
+    created: Timestamp
     model_sha256: Sha256
     precision: Literal["int8", "fp32"]
     preprocessing: Preprocessing

@@ -12,7 +12,7 @@ from chestxray.errors import ChestXrayError, UnsupportedFormatError
 from chestxray.service.problems import MEDIA_TYPE, PROBLEMS, make_problem
 from chestxray.service.request_id import HEADER
 
-FILE = {"type": "string", "format": "binary", "description": "a radiograph: JPEG or PNG"}
+FILE = {"type": "string", "format": "binary", "description": "a radiograph: DICOM, JPEG or PNG"}
 FILE_TYPES = "image/jpeg, image/png"
 
 DESCRIPTIONS = {

@@ -27,6 +27,7 @@ from factories.browser import (
     show_heatmap,
     until_shown,
 )
+from factories.dicom_files import dicom
 from factories.requests import decoded_png, predict
 
 EXAMPLE = "pneumonia-1.jpeg"
@@ -495,6 +496,24 @@ def test_what_the_browser_cannot_show_is_shown_as_the_network_saw_it(
     stretched = np.asarray(Image.fromarray(seen).resize((width, height)), int)
     assert np.abs(shown - stretched).mean() < 3
     expect(page.locator("#readings canvas")).to_have_attribute("width", "112")
+
+
+def test_a_dicom_file_is_answered_and_shown_as_the_network_saw_it(
+    page: Page, client: httpx.Client
+) -> None:
+    """With window and shape applied, which no browser could; a lateral view says that it is one."""
+    grey = np.asarray(Image.open(BytesIO(EXAMPLES[EXAMPLE])).convert("L").resize((256, 256)))
+    low_is_bright = dicom(255 - grey, bits=8, PhotometricInterpretation="MONOCHROME1")
+    read(page, ("IM000001", low_is_bright), ("IM000002", dicom(ViewPosition="LL")))
+    until_shown(page)
+    expect(page.locator("#file-name")).to_have_text("IM000001 (as the network saw it)")
+    answer = predict(client, low_is_bright, preview=True).json()
+    seen = np.asarray(Image.open(BytesIO(decoded_png(answer["preview"]))))
+    shown = whole(page, 256, 256).inside(canvas_pixels(page))[..., 0]
+    height, width = shown.shape
+    stretched = np.asarray(Image.fromarray(seen).resize((width, height)), int)
+    assert np.abs(shown - stretched).mean() < 3
+    expect(page.locator("#readings")).to_contain_text("not judged: wrong view")
 
 
 def test_a_file_that_nobody_can_show_says_so(page: Page) -> None:

@@ -8,6 +8,15 @@ Does not: hand on anything that says who the patient is; the age alone goes into
 """
 
 from chestxray.imaging.dicom.data_set import is_dicom, read_data_set
+from chestxray.imaging.dicom.elements import text
+from chestxray.imaging.dicom.frame import TRANSFER_SYNTAXES
 from chestxray.imaging.dicom.reading import decode_dicom, radiograph_of
 
-__all__ = ["decode_dicom", "is_dicom", "radiograph_of", "read_data_set"]
+__all__ = [
+    "TRANSFER_SYNTAXES",
+    "decode_dicom",
+    "is_dicom",
+    "radiograph_of",
+    "read_data_set",
+    "text",
+]

@@ -33,12 +33,12 @@ from chestxray.imaging.dicom.codecs import CODECS, Shape
 from chestxray.imaging.dicom.elements import integer, stored
 from chestxray.imaging.radiograph import Limits
 
-_NATIVE = {
-    ImplicitVRLittleEndian,
+_NATIVE = (
     ExplicitVRLittleEndian,
-    DeflatedExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     ExplicitVRBigEndian,
-}
+    DeflatedExplicitVRLittleEndian,
+)
 
 TRANSFER_SYNTAXES = (*_NATIVE, *CODECS)
 """All that are read."""

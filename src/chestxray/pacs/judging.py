@@ -1,0 +1,133 @@
+"""From a received instance to its answer, and the process that does nothing else.
+
+Does not: send an answer (``sender``).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from io import BytesIO
+from typing import NamedTuple
+
+from pydicom import Dataset
+
+from chestxray.errors import ChestXrayError, NodeError, NotAChestRadiographError
+from chestxray.imaging import Limits
+from chestxray.imaging.dicom import radiograph_of, read_data_set, text
+from chestxray.inference import Bundle, Predictor
+from chestxray.pacs.config import NodeConfig, Route
+from chestxray.pacs.overlay import make_overlay
+from chestxray.pacs.processes import begin_child, log_unexpected
+from chestxray.pacs.report import make_report
+from chestxray.pacs.spool import Spool, Waiting
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.05
+"""How often an idle judge looks for work."""
+
+PAUSE_S = 1.0
+"""How long a judge rests when it could not keep what it has found."""
+
+NOT_ROUTED = "not_routed"
+
+
+class Answer(NamedTuple):
+    """The two data sets that answer an instance, and where they go."""
+
+    overlay: Dataset
+    report: Dataset
+    destination: str
+
+
+class Refusal(NamedTuple):
+    """Why an instance gets no answer: the ``code`` of an error, or ``not_routed``."""
+
+    reason: str
+
+
+def judge(
+    data: bytes, calling_ae: str, predictor: Predictor, routes: Sequence[Route], limits: Limits
+) -> Answer | Refusal:
+    """Judge a DICOM file that ``calling_ae`` has sent."""
+    try:
+        ds = read_data_set(data, limits)
+        route = _route_of(ds, calling_ae, routes)
+        if route is None:
+            return Refusal(NOT_ROUTED)
+        return _answer(ds, predictor, route, limits)
+    except ChestXrayError as exc:
+        return Refusal(exc.code)
+
+
+def _route_of(ds: Dataset, calling_ae: str, routes: Sequence[Route]) -> Route | None:
+    modality, body_part = (text(ds, keyword) or "" for keyword in ("Modality", "BodyPartExamined"))
+    return next((route for route in routes if route.fits(modality, body_part, calling_ae)), None)
+
+
+def _answer(ds: Dataset, predictor: Predictor, route: Route, limits: Limits) -> Answer:
+    radiograph = radiograph_of(ds, limits)
+    (prediction,) = predictor.predict([radiograph], route.operating_point)
+    check = prediction.input_check
+    if route.input_check == "refuse" and not check.accepted:
+        raise NotAChestRadiographError("the input check refuses it", check.score)
+    manifest, bundle_sha256 = predictor.manifest, predictor.bundle_sha256
+    return Answer(
+        make_overlay(ds, radiograph, prediction, manifest, bundle_sha256),
+        make_report(ds, prediction, manifest, bundle_sha256),
+        route.destination,
+    )
+
+
+def run_judge(name: str, config: NodeConfig, bundle: Bundle, keep_s: float) -> None:
+    """What a judge's process does: one instance after the other until it is told to end."""
+    stopping = begin_child()
+    predictor = Predictor.of(bundle)
+    spool = Spool(config.node.folder, keep_s=keep_s)
+    while not stopping.is_set():
+        try:
+            waiting = spool.claim(name)
+            if waiting is None:
+                stopping.wait(POLL_S)
+            else:
+                _work(waiting, name, spool, predictor, config.route)
+        except (OSError, NodeError) as exc:  # the disk is full, or someone is in the way
+            logger.error("judge %s rests: %s", name, exc)  # noqa: TRY400
+            stopping.wait(PAUSE_S)
+        except Exception as exc:  # noqa: BLE001 - the last resort: as if the process had died
+            log_unexpected(exc)
+            spool.crashed(name)
+
+
+def _work(
+    waiting: Waiting, name: str, spool: Spool, predictor: Predictor, routes: Sequence[Route]
+) -> None:
+    begun = time.monotonic()
+    try:
+        data = waiting.file.read_bytes()
+    except FileNotFoundError:
+        spool.refused(waiting.number, name, "file_missing")
+        return
+    found = judge(data, waiting.calling_ae, predictor, routes, Limits())
+    if isinstance(found, Refusal):
+        spool.refused(waiting.number, name, found.reason)
+        verdict = f"refused: {found.reason}"
+    else:
+        spool.judged(
+            waiting.number,
+            name,
+            found.destination,
+            overlay=_file_of(found.overlay),
+            report=_file_of(found.report),
+        )
+        verdict = f"judged for {found.destination}"
+    took_ms = 1000 * (time.monotonic() - begun)
+    logger.info("instance %d %s in %.0f ms", waiting.number, verdict, took_ms)
+
+
+def _file_of(ds: Dataset) -> list[memoryview]:
+    buffer = BytesIO()
+    ds.save_as(buffer, enforce_file_format=True)
+    return [buffer.getbuffer()]
