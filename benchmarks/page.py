@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pacs_page
 import reliability_page
 from measurement import HEADER, Goal, Row, cells
 
@@ -99,8 +100,12 @@ SECTIONS: dict[tuple[str, str], tuple[str, Section]] = {
     ("docs/reading-page.md", "page_figures"): ("reading_page.json", measured),
     ("docs/reading-page.md", "page_conditions"): ("reading_page.json", conditions),
 } | {
-    ("docs/reliability.md", section.__name__): ("reliability.json", section)
-    for section in reliability_page.SECTIONS
+    (page, section.__name__): (report, section)
+    for page, report, sections in (
+        ("docs/reliability.md", "reliability.json", reliability_page.SECTIONS),
+        ("docs/pacs.md", "pacs.json", pacs_page.SECTIONS),
+    )
+    for section in sections
 }
 """(page, section) → the report in docs/reports, and what makes the section of it."""
 

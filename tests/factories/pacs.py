@@ -191,14 +191,16 @@ def write_config(folder: Path, said: dict[str, Any]) -> Path:
 
 
 class NodeProcess:
-    """`chestxray pacs run` as a process of its own."""
+    """`chestxray pacs run` as a process of its own; ``first`` is what its Python runs before."""
 
-    def __init__(self, config: Path, log: Path) -> None:
+    def __init__(self, config: Path, log: Path, first: str = "") -> None:
         self.log = log
         self._begins = log.stat().st_size if log.exists() else 0
+        run = ("pacs", "run", str(config))
         with log.open("ab") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "chestxray", "pacs", "run", str(config)], stderr=stderr
+                [sys.executable, "-c", f"{first}\nfrom chestxray.cli import main; main()", *run],
+                stderr=stderr,
             )
 
     @property
@@ -229,8 +231,8 @@ class NodeProcess:
 
 
 @contextmanager
-def node(folder: Path, said: dict[str, Any]) -> Iterator[NodeProcess]:
-    running = NodeProcess(write_config(folder, said), folder / "log")
+def node(folder: Path, said: dict[str, Any], first: str = "") -> Iterator[NodeProcess]:
+    running = NodeProcess(write_config(folder, said), folder / "log", first)
     try:
         yield running
     finally:

@@ -377,3 +377,16 @@ def test_a_dicom_file_says_what_it_is_and_no_more():
 )
 def test_what_a_reader_should_know_is_a_warning(attributes, warning):
     assert read(dicom(phantom(12, 64), **attributes)).warnings == (warning,)
+
+
+def test_a_jpeg_of_another_kind_than_is_stated_is_read():
+    frame = ENCODERS[uid.JPEGLosslessSV1](phantom(), 12)
+    data = compressed(phantom(), uid.JPEGExtended12Bit, frame=frame)
+    assert np.array_equal(read(data).pixels, read(dicom(phantom())).pixels)
+
+
+@pytest.mark.parametrize("transfer_syntax", [uid.JPEGLosslessSV1, uid.JPEGLSLossless])
+def test_bytes_after_a_frames_end_are_ignored(transfer_syntax):
+    frame = ENCODERS[transfer_syntax](phantom(), 12) + b"scanner was here"
+    data = compressed(phantom(), transfer_syntax, frame=frame)
+    assert np.array_equal(read(data).pixels, read(dicom(phantom())).pixels)

@@ -220,3 +220,15 @@ def test_dcmtk_sends_and_dcmtk_gets_the_answer(
     finally:
         receiving.kill()
         receiving.wait()
+
+
+def test_a_judge_that_hangs_is_killed_and_what_it_hangs_on_is_refused(
+    tmp_path: Path, said: dict[str, Any], status: Any
+) -> None:
+    """What takes a moment counts as hanging here."""
+    hasty = "import chestxray.pacs.node as n; n.JUDGE_S = n.WATCH_S = 0.01"
+    with archive() as kept, node(tmp_path, _towards(said, kept.port), hasty) as running:
+        assert send(running.port, chest(side_px=4000)) == [0x0000]
+        wait_until(lambda: status().refused == {"crashed": 1}, timeout_s=60)
+        assert running.said.count("hangs and is killed") == 3
+        assert running.end() == 0

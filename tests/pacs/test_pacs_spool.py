@@ -10,6 +10,7 @@ import pytest
 
 from chestxray.errors import NodeError
 from chestxray.pacs.spool import DATABASE_FILE, FILES_FOLDER, MAX_CRASHES, Spool, open_spool
+from factories.servers import wait_until
 
 
 @pytest.fixture
@@ -242,3 +243,14 @@ def test_the_lock_ends_with_the_node(folder: Path) -> None:
     for _ in range(2):
         with open_spool(folder, [], keep_s=0):
             pass
+
+
+def test_a_judge_is_stuck_that_has_had_an_instance_for_too_long(spool: Spool) -> None:
+    spool.add([b"data"], "SENDER")
+    assert not spool.stuck("judge", 0)
+    assert spool.claim("judge")
+    wait_until(lambda: spool.stuck("judge", 0.01))
+    assert not spool.stuck("judge", 60)
+    assert not spool.stuck("other judge", 0)
+    spool.crashed("judge")
+    assert not spool.stuck("judge", 0)

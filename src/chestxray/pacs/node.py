@@ -31,11 +31,17 @@ logger = logging.getLogger(__name__)
 RESTART_PAUSE_S = 0.5
 """Before a dead process is replaced: one that cannot start must not keep the machine busy."""
 
+JUDGE_S = 120.0
+"""How long a judge may take for an instance. The dearest that are accepted take some seconds."""
+
 FINISH_ASSOCIATIONS_S = 10.0
 """How long peers may go on sending when the node is told to end."""
 
 FINISH_WORK_S = 10.0
 """How long judges and sender may take for what they have in hand, after that."""
+
+WATCH_S = 0.2
+"""How often the node looks after its processes."""
 
 EXPIRY_S = 60.0
 """How often it is looked for received files that were kept long enough."""
@@ -115,15 +121,16 @@ class _Children:
         self._start_sender()
 
     def watch(self, stopping: threading.Event) -> None:
-        """Replace who dies, and delete what has expired, until ``stopping`` is set."""
+        """Replace who dies or hangs, and delete what has expired, until ``stopping`` is set."""
         delete_at = 0.0
         while not stopping.is_set():
             sentinels = [process.sentinel for process in self._processes.values()]
-            dead = multiprocessing.connection.wait(sentinels, timeout=0.2)
+            dead = multiprocessing.connection.wait(sentinels, timeout=WATCH_S)
             try:
                 if dead:
                     stopping.wait(RESTART_PAUSE_S)
                     self._replace_dead()
+                self._kill_stuck()
                 if time.monotonic() >= delete_at:
                     self._spool.delete_expired()
                     delete_at = time.monotonic() + EXPIRY_S
@@ -142,6 +149,13 @@ class _Children:
             process.join(max(0.0, deadline - time.monotonic()))
             if process.is_alive():
                 logger.warning("%s takes too long and is killed", name)
+                process.kill()
+                process.join()
+
+    def _kill_stuck(self) -> None:
+        for name, process in self._processes.items():
+            if process.is_alive() and self._spool.stuck(name, JUDGE_S):
+                logger.error("%s hangs and is killed", name)
                 process.kill()
                 process.join()
 

@@ -131,11 +131,21 @@ class Spool:
             return None
         with self._transaction() as database:
             row = database.execute(
-                "UPDATE instance SET state = 'judging', judge = ?"  # noqa: S608 - our own words
+                "UPDATE instance SET state = 'judging', judge = ?, due = ?"  # noqa: S608 - our own
                 f" WHERE id = (SELECT min(id) {free}) RETURNING id, file, calling_ae",
-                (judge, judge),
+                (judge, time.time(), judge),
             ).fetchone()
         return None if row is None else Waiting(row[0], self._files / row[1], row[2])
+
+    def stuck(self, judge: str, longer_than_s: float) -> bool:
+        """Whether ``judge`` has had what it has for longer than that."""
+        return bool(
+            self._select(
+                "SELECT 1 FROM instance WHERE state = 'judging' AND judge = ? AND due < ?",
+                judge,
+                time.time() - longer_than_s,
+            )
+        )
 
     def judged(
         self, number: int, judge: str, destination: str, *, overlay: Parts, report: Parts

@@ -125,5 +125,6 @@ def _check_view(ds: Dataset) -> None:
     if view in _NOT_FRONTAL_CODES or any(map(_NOT_FRONTAL.search, [view, *meanings])):
         raise WrongViewError("the view is not frontal")
     # A row or a column that runs to the patient's front or back: seen from the side.
-    if any(direction[0] in "AP" for direction in texts(ds, "PatientOrientation")):
+    orientation = texts(ds, "PatientOrientation")
+    if len(orientation) == 2 and any(direction[0] in "AP" for direction in orientation):
         raise WrongViewError("the patient is seen from the side")

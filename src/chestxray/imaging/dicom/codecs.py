@@ -51,9 +51,13 @@ class _Header(NamedTuple):
     bits: int
 
 
-# Of JPEG frames: Huffman-coded sequential ones and lossless ones. Progressive ones are in no
-# transfer syntax, and a few bytes of theirs can ask for hours.
-_SEQUENTIAL, _LOSSLESS, _JPEG_LS = (0xC0, 0xC1), (0xC3,), (0xF7,)
+# Of JPEG frames: Huffman-coded sequential ones and lossless ones, since some files state one and
+# hold the other. Progressive ones belong to no transfer syntax, and a few bytes of theirs can ask
+# for hours.
+_JPEG, _JPEG_LS = (0xC0, 0xC1, 0xC3), (0xF7,)
+
+_END = b"\xff\xd9"  # of a JPEG or JPEG-LS: it occurs nowhere in coded data
+_TRAILER_BYTES = 1024
 
 _SOC_SIZ = b"\xff\x4f\xff\x51"
 # A JP2 file in the place of its codestream is against the standard, and read.
@@ -63,12 +67,9 @@ _MAX_TILES = 65_535
 _RLE_HEADER_BYTES = 64
 
 
-def _jpeg(kinds: Container[int]) -> Callable[[bytes, Shape], tuple[Words, int]]:
-    def decode(frame: bytes, shape: Shape) -> tuple[Words, int]:
-        header = _jpeg_header(frame, kinds)
-        return _decoded(imagecodecs.jpeg8_decode, frame, header, shape), header.bits
-
-    return decode
+def _jpeg(frame: bytes, shape: Shape) -> tuple[Words, int]:
+    header = _jpeg_header(frame, _JPEG)
+    return _decoded(imagecodecs.jpeg8_decode, frame, header, shape), header.bits
 
 
 def _jpeg_ls(frame: bytes, shape: Shape) -> tuple[Words, int]:
@@ -105,10 +106,10 @@ def _rle(frame: bytes, shape: Shape) -> tuple[Words, int]:
 
 CODECS: dict[UID, Callable[[bytes, Shape], tuple[Words, int]]] = {
     RLELossless: _rle,
-    JPEGBaseline8Bit: _jpeg(_SEQUENTIAL),
-    JPEGExtended12Bit: _jpeg(_SEQUENTIAL),
-    JPEGLossless: _jpeg(_LOSSLESS),
-    JPEGLosslessSV1: _jpeg(_LOSSLESS),
+    JPEGBaseline8Bit: _jpeg,
+    JPEGExtended12Bit: _jpeg,
+    JPEGLossless: _jpeg,
+    JPEGLosslessSV1: _jpeg,
     JPEGLSLossless: _jpeg_ls,
     JPEGLSNearLossless: _jpeg_ls,
     JPEG2000Lossless: _jpeg_2000,
@@ -143,7 +144,7 @@ def _jpeg_header(frame: bytes, kinds: Container[int]) -> _Header:
     """The frame header of a JPEG or JPEG-LS, which must be of one of the ``kinds`` and whole."""
     if not frame.startswith(b"\xff\xd8"):
         raise DamagedFileError("the compressed frame is no JPEG")
-    if not frame.rstrip(b"\0").endswith(b"\xff\xd9"):
+    if _END not in frame[-_TRAILER_BYTES:]:
         raise TruncatedFileError("the JPEG frame ends before its end marker")
     at = 2
     while at + 10 <= len(frame):
