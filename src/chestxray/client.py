@@ -148,6 +148,7 @@ class Metadata:
     operating_points: Mapping[str, OperatingPoint]
     default_operating_point: str
     uncertainty: Mapping[str, Any]
+    population: Mapping[str, Any] | None
     input_check: Mapping[str, Any]
     reference_answers: tuple[Mapping[str, Any], ...]
     training: Mapping[str, Any]

@@ -14,6 +14,7 @@ from chestxray.inference.bundle import (
     Calibration,
     Evidence,
     OperatingPoint,
+    Population,
     Preprocessing,
     ReferenceAnswer,
     Uncertainty,
@@ -150,6 +151,7 @@ class Metadata(_Model):
     operating_points: dict[str, OperatingPoint]
     default_operating_point: str
     uncertainty: Uncertainty
+    population: Population | None
     input_check: InputCheckFacts
     reference_answers: list[ReferenceAnswer]
     training: dict[str, Any]

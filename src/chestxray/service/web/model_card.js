@@ -57,12 +57,13 @@ function identity(of) {
   ];
 }
 
-function training({ training: of, calibration, uncertainty, input_check: check }) {
+function training({ training: of, calibration, population, uncertainty, input_check: check }) {
   const subjects = (n, from) => (n === undefined ? undefined : `${n} radiographs of ${from} subjects`);
   return [
     ["network", of.config?.network],
     ["trained on", subjects(of.n_train, of.n_subjects_train)],
     ["held out", subjects(of.n_heldout, of.n_subjects_heldout)],
+    ["ages known", population ? `${population.age_years.join(" to ")} years` : undefined],
     ["seed", of.config?.seed ?? of.seed],
     ["commit", of.commit],
     [
