@@ -60,6 +60,10 @@ def nested(depth: int) -> bytes:
     return (SEQUENCE + ITEM) * depth + (ITEM_END + SEQUENCE_END) * depth
 
 
+def many_elements(count: int) -> bytes:
+    return b"".join(element(0x0029, number, b"CS", b"") for number in range(count))
+
+
 def deflated_bomb() -> bytes:
     ds = data_set(SMALL)
     data = part10(ds, uid.DeflatedExplicitVRLittleEndian)
@@ -131,6 +135,14 @@ HOSTILE = {
             dicom(SMALL),
             struct.pack("<HH2sHI", 0x0028, 0x3010, b"SQ", 0, 16_000_000)
             + struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 2_000_000,
+        ),
+    ),
+    "look-up tables of very many elements": (
+        DamagedFileError,
+        lambda: before_the_data_set(
+            dicom(SMALL),
+            struct.pack("<HH2sHI", 0x0028, 0x3010, b"SQ", 0, 100 * (8 + 8 * 50_000))
+            + 100 * (struct.pack("<HHI", 0xFFFE, 0xE000, 8 * 50_000) + many_elements(50_000)),
         ),
     ),
     "an element longer than the file": (

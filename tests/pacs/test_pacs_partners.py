@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from pydicom import uid
 
-from chestxray import errors
 from factories.dicom_files import CR, DX, compressed, data_set, dicom, part10, phantom
 from factories.orthanc import AE_TITLE, Orthanc, orthanc, source_of
 from factories.pacs import OVERLAY, REPORT, UID_ROOT, NodeProcess, facts, free_port, node, program
@@ -328,14 +327,3 @@ def test_the_certificates_of_the_page_secure_the_node_and_open_it_for_those_who_
         assert tried("echoscu", "-aet", "SENDER", "-aec", "NODE", "127.0.0.1", str(port)).returncode
         stranger = ("+tla", "-ic", "-aet", "SENDER", "-aec", "NODE", "127.0.0.1", str(port))
         assert tried("echoscu", *stranger).returncode
-
-
-def test_the_page_has_every_reason_for_which_an_instance_is_refused() -> None:
-    listed = re.findall(r"^\| `(\w+)`", section("pacs-refusals"), flags=re.MULTILINE)
-    of_errors = {
-        of.code
-        for kind in (errors.UnreadableError, errors.RefusedError)
-        for of in kind.__subclasses__()
-    } | {"too_many_bytes", "too_many_pixels"}
-    of_errors.remove("animated_file")  # of pictures that are no DICOM
-    assert sorted(listed) == sorted(of_errors | {"not_routed", "crashed", "file_missing"})

@@ -80,7 +80,7 @@ def read_data_set(data: bytes, limits: Limits) -> Dataset:
     if stated == DeflatedExplicitVRLittleEndian:
         view, at = memoryview(_inflate(view[at:], limits.max_bytes)), 0
     encoding = _encoding(stated, view[at : at + 8])
-    ds = Dataset(_elements(view, at, encoding))
+    ds = Dataset(_elements(_Walk(view), view, (at, len(view)), encoding))
     ds.set_original_encoding(not encoding.explicit, encoding.order == "<")
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = stated or encoding.transfer_syntax
@@ -97,8 +97,9 @@ def items_of(sequence: RawDataElement) -> list[Dataset]:
     encoding = _Encoding(
         explicit=not sequence.is_implicit_VR, order="<" if sequence.is_little_endian else ">"
     )
-    spans, _ = _Walk(view).items(0, len(view), encoding)
-    return [Dataset(_elements(view[start:end], 0, encoding)) for start, end in spans]
+    walk = _Walk(view)  # one for all, so that many items are not as many budgets
+    spans, _ = walk.items(0, len(view), encoding)
+    return [Dataset(_elements(walk, view, span, encoding)) for span in spans]
 
 
 class _Encoding(NamedTuple):
@@ -201,11 +202,11 @@ def _is_vr(code: bytes) -> bool:
 
 
 def _elements(
-    view: memoryview, at: int, encoding: _Encoding
+    walk: _Walk, view: memoryview, span: tuple[int, int], encoding: _Encoding
 ) -> dict[BaseTag, RawDataElement | DataElement]:
-    """The elements from ``at`` on, up to the pixel data."""
+    """The elements in a span of ``view``, up to the pixel data."""
     found: dict[BaseTag, RawDataElement | DataElement] = {}
-    for element in _Walk(view).elements(at, len(view), encoding):
+    for element in walk.elements(*span, encoding):
         found[BaseTag(element.tag)] = _raw(view, element)
         if element.tag == _PIXEL_DATA:
             break
