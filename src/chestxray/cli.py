@@ -12,10 +12,12 @@ from __future__ import annotations
 import base64
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -30,6 +32,7 @@ from chestxray.cli_pacs import pacs
 from chestxray.errors import ChestXrayError, ConfigError, RequestError
 
 if TYPE_CHECKING:
+    from chestxray.archive.run import Tally
     from chestxray.dataset import Sample
     from chestxray.evaluation.evaluate import Scored
     from chestxray.inference import Manifest
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     from chestxray.service.schemas import BatchElement
 
 EXIT_FAILED, EXIT_WRONG_USE, EXIT_SOME_FAILED = 1, 2, 3
+SAY_EVERY_S = 30
+"""How often `score` says how far it is where there is no terminal."""
 
 app = typer.Typer(
     help="Chest X-ray pneumonia classifier: train, judge, serve. Not a medical device.",
@@ -231,28 +236,52 @@ def train(
     seeds: Annotated[int | None, typer.Option(min=2, help="repeat with so many seeds")] = None,
     external: ExternalFolders = None,
 ) -> None:
-    """Train as CONFIG says and export RUN/bundle. The same command resumes a killed run."""
+    """Train as CONFIG says and export RUN/bundle. The same command resumes a killed run.
+
+    Under torchrun several processes train together (docs/training.md).
+    """
     from chestxray.dataset import read_dataset  # noqa: PLC0415
 
     with _extra("train"):
         from chestxray.learning.config import read_config  # noqa: PLC0415
         from chestxray.learning.export import export as export_run  # noqa: PLC0415
+        from chestxray.learning.processes import together  # noqa: PLC0415
         from chestxray.learning.repetition import cross_validate, repeat  # noqa: PLC0415
+        from chestxray.learning.training import no_progress  # noqa: PLC0415
         from chestxray.learning.training import train as train_run  # noqa: PLC0415
 
     told, samples, others = read_config(config), read_dataset(data), _read_datasets(external)
     if folds is not None and seeds is not None:
         raise ConfigError("choose --folds or --seeds")
-    with _progress() as progress:
-        if folds is not None or seeds is not None:
+    repeated = folds is not None or seeds is not None
+    with (
+        together() as processes,
+        _progress() if processes.first else nullcontext(no_progress) as progress,
+    ):
+        if repeated:
             repetition, times = (cross_validate, folds) if folds else (repeat, seeds or 0)
             result = repetition(
-                told, samples, out, times, init=init, external=others, progress=progress, say=_say
+                told,
+                samples,
+                out,
+                times,
+                init=init,
+                external=others,
+                processes=processes,
+                progress=progress,
+                say=_say,
             )
-            for name, figure in result["summary"].items():
-                _say(f"{name:12} {figure['mean']:.4f} ± {figure['std']:.4f}")
-            return
-        run = train_run(told, samples, out, init=init, progress=progress, say=_say)
+        else:
+            run = train_run(
+                told, samples, out, init=init, processes=processes, progress=progress, say=_say
+            )
+    if not processes.first:
+        return
+    if repeated:
+        for name, figure in result["summary"].items():
+            _say(f"{name:12} {figure['mean']:.4f} ± {figure['std']:.4f}")
+        return
+    with _progress() as progress:
         manifest = export_run(run, out / "bundle", external=others, progress=progress)
     _describe(manifest, out / "bundle")
 
@@ -412,6 +441,45 @@ def evaluate(
     _say(f"{out / 'report.html'}")
 
 
+@app.command()
+def score(
+    source: Annotated[
+        str, typer.Argument(metavar="PATH", help="folder, zip, tar, text file of paths, or glob")
+    ],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="FILE.csv or FILE.parquet")],
+    *,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="score on this Ray cluster; local: here")
+    ] = None,
+    operating_point: Annotated[str | None, typer.Option(help="screening, balanced, …")] = None,
+    input_check: Annotated[
+        Literal["refuse", "warn"], typer.Option(help="what to do with what looks like no chest")
+    ] = "refuse",
+    bundle: BundleFolder = None,
+) -> None:
+    """Judge every file of an archive, a row each. The same command resumes a killed run."""
+    from chestxray.archive.run import score as score_archive  # noqa: PLC0415
+    from chestxray.inference import BUNDLED  # noqa: PLC0415
+
+    with _extra("parquet" if ray is None else "cluster"), _archive_progress() as watch:
+        tally = score_archive(
+            source,
+            out,
+            bundle=bundle or BUNDLED,
+            operating_point=operating_point,
+            input_check=input_check,
+            threads=_cores(),
+            ray=ray,
+            watch=watch,
+        )
+    _say(
+        f"{out}: {tally.n_files:,} files, {tally.n_judged:,} judged, {tally.n_refused:,} refused, "
+        f"{tally.n_unreadable:,} unreadable"
+    )
+    if tally.n_judged < tally.n_files:
+        raise typer.Exit(EXIT_SOME_FAILED if tally.n_judged else EXIT_FAILED)
+
+
 def _describe(manifest: Manifest, folder: Path) -> None:
     points = ", ".join(f"{n} {p.threshold:.3f}" for n, p in manifest.operating_points.items())
     _say(f"{folder}: {manifest.name}, {manifest.precision}; thresholds: {points}")
@@ -457,6 +525,39 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
             bars.update(task, description=what, completed=done, total=total)
 
         yield show
+
+
+@contextmanager
+def _archive_progress() -> Iterator[Callable[[Tally], None]]:
+    """Rate, time left and refusals: in a bar on a terminal, on a line now and then in a pipe."""
+    started = said = time.monotonic()
+
+    def line(tally: Tally) -> str:
+        rate = (tally.n_done - tally.n_before) / max(time.monotonic() - started, 1e-9)
+        left_s = (tally.n_files - tally.n_done) / rate if rate else None
+        return (
+            f"{tally.n_done:,} of {tally.n_files:,} files, {rate:,.1f}/s, "
+            f"{'?' if left_s is None else timedelta(seconds=round(left_s))} left, "
+            f"{tally.n_refused:,} refused, {tally.n_unreadable:,} unreadable"
+        )
+
+    def say_now_and_then(tally: Tally) -> None:
+        nonlocal said
+        if time.monotonic() - said >= SAY_EVERY_S:
+            said = time.monotonic()
+            print(f"chestxray: {line(tally)}", file=sys.stderr, flush=True)  # noqa: T201
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield say_now_and_then
+        return
+    with Bars(
+        BarColumn(), TextColumn("{task.description}"), console=console, transient=True
+    ) as bars:
+        task = bars.add_task("", total=None)
+        yield lambda tally: bars.update(
+            task, description=line(tally), completed=tally.n_done, total=tally.n_files
+        )
 
 
 @contextmanager

@@ -42,6 +42,8 @@
     │   └── LeakError
     ├── ConfigError                  a setting or a training configuration is wrong: mend it
     ├── NodeError                    the DICOM node cannot work here
+    ├── CannotOpenError              a file of an archive is missing or may not be read
+    ├── ClusterError                 the Ray cluster cannot do the work
     └── LearningError                training or export cannot go on
         ├── WeightsError
         ├── RunMismatchError
@@ -236,6 +238,16 @@ class NodeError(ChestXrayError):
     """Another node works in the same folder, or the port is taken."""
 
     code = "node"
+
+
+class CannotOpenError(ChestXrayError):
+    code = "cannot_open"
+
+
+class ClusterError(ChestXrayError):
+    """Nothing answers at the address, or its nodes fail for good."""
+
+    code = "cluster"
 
 
 class LearningError(ChestXrayError):

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from chestxray.imaging.synthetic import synthetic_radiograph
 from chestxray.inference import Predictor
 from chestxray.inference.bundle import Calibration, OperatingPoint
 from chestxray.learning.export import check_parity, corrupted, export, inputs_of, metrics_entry
-from chestxray.learning.graph import fold_batch_norm, quantise, to_onnx
+from chestxray.learning.graph import fold_batch_norm, quantise
 from chestxray.learning.inputs import decode
 from chestxray.learning.networks import NETWORKS
 
@@ -131,15 +132,26 @@ def test_a_batch_is_answered_like_its_inputs_one_by_one(
             np.testing.assert_allclose(part[0], whole[i], atol=1e-4, rtol=1e-4)
 
 
-def test_an_exported_resnet50_says_what_pytorch_says(graph_outputs):
+@pytest.mark.parametrize(("name", "n_features"), [("resnet34", 512), ("resnet50", 2048)])
+def test_larger_networks_are_exported_and_loaded(name, n_features, run, tmp_path, graph_outputs):
     torch.manual_seed(0)
-    network = NETWORKS["resnet50"]().eval()
-    inputs = torch.randn(2, 1, 64, 64)
+    network, inputs = NETWORKS[name](), torch.randn(8, 1, 64, 64)
+    network.train()(inputs)  # or what flows through so many blocks grows without bound
+    network.eval()
     with torch.no_grad():
         wanted = network(inputs)
-    got = graph_outputs(to_onnx(network, 64), inputs.numpy())
-    np.testing.assert_allclose(got.logit, wanted.logit.numpy(), atol=1e-3)
-    assert got.features.shape == (2, 2048)
+    few = replace(run.split, train=run.split.train[::4], heldout=run.split.heldout[::4])
+    config = run.config.model_copy(update={"network": name})
+    larger = replace(run, network=network, config=config, split=few)
+    export(larger, tmp_path, precision="fp32")
+    predictor = Predictor.load(tmp_path)
+    assert predictor.manifest.evidence.shape == (2, 2)
+    assert len(predictor.manifest.input_check.mean) == n_features
+    fp32 = (tmp_path / "model.onnx").read_bytes()
+    exact = graph_outputs(fp32, inputs.numpy())
+    np.testing.assert_allclose(exact.logit, wanted.logit.numpy(), atol=1e-3)
+    rounded = graph_outputs(quantise(fp32, inputs.numpy()), inputs.numpy())
+    assert 0 < np.abs(rounded.logit - exact.logit).max() < 0.5
 
 
 # Parity.

@@ -9,11 +9,13 @@ from chestxray.learning.augmentation import Augmenter
 from chestxray.learning.inputs import (
     AugmentedInputs,
     EpochSampler,
+    SharedBatches,
     decode,
-    epoch_batches,
     strata_of,
     targets_of,
+    training_batches,
 )
+from chestxray.learning.processes import Processes
 from factories import images
 from factories.datasets import radiograph_levels, write_files
 
@@ -92,7 +94,13 @@ def test_an_epoch_shows_every_image_once_but_for_an_incomplete_last_batch(tiny_c
     seen = []
     for epoch in range(2):
         batches = list(
-            epoch_batches(levels, np.arange(50, dtype=np.float32), [""] * 50, config, epoch)
+            training_batches(
+                levels,
+                np.arange(50, dtype=np.float32),
+                [""] * 50,
+                config,
+                range(epoch, epoch + 1),
+            )
         )
         assert [len(inputs) for inputs, _ in batches] == [16, 16, 16]
         for inputs, targets in batches:
@@ -106,11 +114,9 @@ def test_an_epoch_shows_every_image_once_but_for_an_incomplete_last_batch(tiny_c
 def test_batches_have_the_size_of_the_stage(tiny_config):
     levels = np.zeros((16, 64, 64), np.uint8)
     config = tiny_config()
-    for epoch, side_px in ((0, 32), (1, 64)):
-        inputs, _ = next(
-            iter(epoch_batches(levels, np.zeros(16, np.float32), [""] * 16, config, epoch))
-        )
-        assert inputs.shape == (16, 1, side_px, side_px)
+    batches = training_batches(levels, np.zeros(16, np.float32), [""] * 16, config, range(2))
+    shapes = [inputs.shape for inputs, _ in batches]
+    assert shapes == [(16, 1, 32, 32), (16, 1, 64, 64)]
 
 
 def test_every_stratum_is_drawn_as_often_and_none_of_its_images_again_before_all_were():
@@ -133,6 +139,35 @@ def test_the_order_follows_from_seed_and_epoch():
     assert order(0, 1) == order(0, 1)
     assert order(0, 1) != order(0, 2)
     assert order(0, 1) != order(1, 1)
+
+
+def test_batches_of_several_epochs_are_those_of_each_one_after_the_other(tiny_config):
+    config, strata = tiny_config(batch_size=4), ["a"] * 7 + ["b"] * 4
+    together = list(SharedBatches(strata, config, range(1, 4), Processes()))
+    each = [
+        batch
+        for epoch in (1, 2, 3)
+        for batch in SharedBatches(strata, config, range(epoch, epoch + 1), Processes())
+    ]
+    assert together == each
+    assert len(together) == len(SharedBatches(strata, config, range(1, 4), Processes())) == 6
+
+
+@pytest.mark.parametrize("world", [2, 3, 5])
+def test_processes_share_each_batch_without_duplicates_or_gaps(tiny_config, world):
+    config, strata = tiny_config(batch_size=5), ["a"] * 17 + ["b"] * 6
+    whole = list(SharedBatches(strata, config, range(2), Processes()))
+    shares = [
+        list(SharedBatches(strata, config, range(2), Processes(rank, world)))
+        for rank in range(world)
+    ]
+    assert {len(batches) for batches in shares} == {len(whole)} == {8}
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert all(parts)
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+        dealt = [key for part in parts for key in part]
+        assert sorted(dealt) == sorted(batch)
+        assert parts[1] == batch[1::world]
 
 
 def test_samples_are_drawn_by_group_and_by_truth_where_they_have_none(few_samples, tmp_path):

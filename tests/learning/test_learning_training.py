@@ -2,6 +2,8 @@ import copy
 import hashlib
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -155,7 +157,7 @@ def loss_of(learner: Learner) -> tuple[float, Tensor]:
     inputs, targets = batch()
     twin = copy.deepcopy(learner.network)
     logit = twin(inputs.contiguous(memory_format=torch.channels_last)).logit.detach()
-    return learner.step(inputs, targets, epoch=0, step=0), logit
+    return float(learner.step(inputs, targets, epoch=0, step=0)), logit
 
 
 def test_without_smoothing_the_loss_is_binary_cross_entropy(tiny_config):
@@ -211,6 +213,41 @@ def test_biases_and_batchnorm_scales_do_not_decay(tiny_config):
         assert decay[id(parameter)] == (0.3 if parameter.ndim > 1 else 0), name
 
 
+def test_a_compiled_network_learns_what_the_network_learns(tiny_config):
+    """In a process of its own, since PyTorch's compiler warns as it is loaded."""
+    code = """
+import sys
+from pathlib import Path
+import torch
+from chestxray.learning.config import TrainConfig
+from chestxray.learning.networks import resnet18
+from chestxray.learning.training import Learner
+torch.set_num_threads(1)
+config = TrainConfig.model_validate_json(sys.argv[1])
+inputs = torch.randn(4, 1, 32, 32, generator=torch.Generator().manual_seed(5))
+for compiled in (False, True):
+    torch.manual_seed(0)
+    network = resnet18().to(memory_format=torch.channels_last)
+    told = config.model_copy(update={"compile": compiled})
+    learner = Learner(network, told, steps_per_epoch=2)
+    learner.begin(0)
+    print(*(float(learner.step(inputs, torch.arange(4.0) % 2, 0, step)) for step in range(2)))
+assert "_orig_mod" not in "".join(learner.state()["network"])
+"""
+    config = tiny_config(stages=[{"epochs": 1, "side_px": 32}], learning_rate=1e-4)
+    done = subprocess.run(
+        [sys.executable, "-c", code, config.model_dump_json()],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    plain, compiled = ([float(loss) for loss in line.split()] for line in done.stdout.splitlines())
+    assert compiled == pytest.approx(plain, rel=1e-4)
+    assert plain[1] < plain[0]
+
+
 # Whole runs.
 
 
@@ -228,6 +265,7 @@ def test_a_run_holds_its_config_its_split_its_metrics_and_their_pictures(run, sa
     assert told == {
         "config": tiny_config().model_dump(mode="json"),
         "initialised_from": "random",
+        "teachers": [],
     }
     split = read_split(run.folder / "split.json", samples)
     assert split == run.split == split_heldout(samples, 0.5, seed=0)
@@ -299,6 +337,19 @@ def test_another_config_in_the_folder_of_a_run_is_refused(undisturbed, few_sampl
     other = undisturbed.config.model_copy(update={"learning_rate": 0.5})
     with pytest.raises(RunMismatchError, match="another config"):
         train(other, few_samples, undisturbed.folder, say=silent)
+
+
+def test_a_run_begun_before_a_key_of_the_config_was_there_goes_on(
+    undisturbed, few_samples, tmp_path
+):
+    config, out = undisturbed.config, tmp_path / "run"
+    with pytest.raises(KilledError):
+        train(config, few_samples, out, progress=kill_in(3, 1), say=silent)
+    told = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    del told["teachers"], told["config"]["teacher"], told["config"]["teacher_weight"]
+    (out / "config.json").write_text(json.dumps(told), encoding="utf-8")
+    assert train(config, few_samples, out, say=silent).teachers == ()
+    assert weights_of(out) == weights_of(undisturbed.folder)
 
 
 def test_other_initial_weights_in_the_folder_of_a_run_are_refused(undisturbed, run, few_samples):

@@ -21,6 +21,8 @@ STATUSES = {
     errors.DatasetError: {500},
     errors.ConfigError: {500},
     errors.NodeError: {500},
+    errors.CannotOpenError: {500},
+    errors.ClusterError: {500},
     errors.LearningError: {500},
 }
 

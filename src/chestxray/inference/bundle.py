@@ -18,7 +18,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from chestxray.errors import BundleDamagedError, BundleMissingError, BundleVersionError
+from chestxray.errors import (
+    BundleDamagedError,
+    BundleMissingError,
+    BundleVersionError,
+    UnknownOperatingPointError,
+)
 
 FORMAT = 1
 MODEL_FILE = "model.onnx"
@@ -190,6 +195,20 @@ class Manifest(_Facts):
         if self.default_operating_point not in self.operating_points:
             raise ValueError("default_operating_point is not among the operating_points")
         return self
+
+    def operating_point(self, name: str | None = None) -> tuple[str, float]:
+        """The name and the threshold of an operating point, the default for ``None``.
+
+        Raises:
+            UnknownOperatingPointError: there is no point of that name.
+        """
+        name = self.default_operating_point if name is None else name
+        if name not in self.operating_points:
+            known = ", ".join(self.operating_points)
+            raise UnknownOperatingPointError(
+                f"the bundle has no such operating point; it has: {known}"
+            )
+        return name, self.operating_points[name].threshold
 
 
 @dataclass(frozen=True)

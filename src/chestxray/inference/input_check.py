@@ -3,7 +3,7 @@
 The features are standardised and modelled as a Gaussian with a few principal directions and one
 variance for all the rest (probabilistic principal component analysis: Tipping and Bishop 1999,
 J. R. Statist. Soc. B 61:611). The distance is Mahalanobis' under that model, divided by the number
-of features, so that a radiograph like the training's lies near 1. A full covariance of 512 features
+of features, so that a radiograph like the training's lies near 1. A covariance in full
 would need more radiographs than there are and a megabyte in the manifest.
 
 Does not: refuse anything. It gives a score; who asks decides what a low score costs.

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from chestxray.errors import BundleDamagedError, UnknownOperatingPointError
+from chestxray.errors import BundleDamagedError
 from chestxray.imaging import Radiograph, normalise, resize, to_input
 from chestxray.imaging.synthetic import synthetic_radiograph
 from chestxray.inference.bundle import BUNDLED, Bundle, Manifest, read_bundle
@@ -130,18 +130,8 @@ class Predictor:
         return predictions
 
     def operating_point(self, name: str | None = None) -> tuple[str, float]:
-        """The name and the threshold of an operating point, the manifest's default for ``None``.
-
-        Raises:
-            UnknownOperatingPointError: the manifest has no point of that name.
-        """
-        points = self.manifest.operating_points
-        name = self.manifest.default_operating_point if name is None else name
-        if name not in points:
-            raise UnknownOperatingPointError(
-                f"the bundle has no such operating point; it has: {', '.join(points)}"
-            )
-        return name, points[name].threshold
+        """As :meth:`Manifest.operating_point`."""
+        return self.manifest.operating_point(name)
 
     def _warnings(self, radiograph: Radiograph, *, inverted: bool) -> tuple[str, ...]:
         warnings = [*radiograph.warnings]

@@ -7,9 +7,16 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from chestxray.errors import ConfigError
 
@@ -62,7 +69,7 @@ class TrainConfig(_Section):
     """Everything that decides a training run, apart from the data and the initial weights."""
 
     name: str = Field(description="of the bundle")
-    network: Literal["resnet18", "resnet34", "resnet50"] = Field(
+    network: Literal["resnet18", "resnet34", "resnet50", "vit_s16"] = Field(
         "resnet18", description="which network"
     )
     seed: int = Field(0, description="of the split, the order, the augmentation and the weights")
@@ -74,7 +81,7 @@ class TrainConfig(_Section):
         None, description="youngest and oldest patient in the data, in completed years"
     )
     stages: tuple[Stage, ...] = Field(min_length=1, description="one after the other, see below")
-    batch_size: int = Field(32, ge=2, description="images a step")
+    batch_size: int = Field(32, ge=2, description="images a step, of all processes together")
     learning_rate: float = Field(3e-4, gt=0, description="AdamW's, after the warm-up")
     weight_decay: float = Field(0.02, ge=0, description="AdamW's, not on biases and BatchNorm")
     warmup_epochs: float = Field(1.0, ge=0, description="linear; then a cosine to zero")
@@ -84,12 +91,33 @@ class TrainConfig(_Section):
         "plain", description="`groups`: as many images of each group in an epoch"
     )
     mixup_alpha: float = Field(0.0, ge=0, description="of the beta distribution; 0 is off")
+    teacher: tuple[str, ...] = Field(
+        (), description="folders of bundles that teach, from the current directory"
+    )
+    teacher_weight: Fraction = Field(
+        0.5, description="share of the teachers' mean probability in the target; the rest is truth"
+    )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="`auto`: bf16 where the device computes it natively"
     )
-    threads: int = Field(2, ge=1, description="cores that compute; results depend on it")
-    workers: int = Field(1, ge=0, description="processes that augment; results do not")
+    compile: bool = Field(
+        False, description="`torch.compile`: pays on GPUs, needs a C++ compiler, starts slowly"
+    )
+    threads: int = Field(
+        2, ge=1, description="cores that compute, in each process; results depend on it"
+    )
+    workers: int = Field(
+        1, ge=0, description="processes that augment, for each that trains; results do not"
+    )
     augmentation: Augmentation = Field(Augmentation(), description="see below")
+
+    @field_validator("side_px", "stages")
+    @classmethod
+    def _whole_patches(cls, value: Any, info: ValidationInfo) -> Any:
+        sides = [value] if isinstance(value, int) else [stage.side_px for stage in value]
+        if info.data.get("network") == "vit_s16" and any(side % 16 for side in sides):
+            raise ValueError("vit_s16 reads patches of 16 px: side_px must be a multiple of 16")
+        return value
 
     @property
     def epochs(self) -> int:

@@ -46,7 +46,7 @@ from chestxray.learning.calibration import fit_calibration, fit_operating_points
 from chestxray.learning.config import TrainConfig
 from chestxray.learning.graph import quantise, to_onnx
 from chestxray.learning.initialise import WEIGHTS_FILE
-from chestxray.learning.inputs import decode, targets_of, to_pixels
+from chestxray.learning.inputs import data_sha256, decode, targets_of, to_pixels
 from chestxray.learning.training import Progress, Run, no_progress
 
 Precision = Literal["int8", "fp32"]
@@ -234,10 +234,14 @@ def check_parity(
         measured["int8_same_labels"] = float(np.mean(labels[0] == labels[1]))
         if measured["int8_p99"] > INT8_TOLERANCE:
             raise ParityError(
-                f"int8 differs from fp32 by {measured['int8_p99']:.2g} in logit (p99)"
+                f"int8 differs from fp32 by {measured['int8_p99']:.2g} in logit (p99): "
+                "`chestxray export RUN --precision fp32` exports it as it is"
             )
         if measured["int8_same_labels"] < INT8_SAME_LABELS:
-            raise ParityError(f"int8 keeps only {measured['int8_same_labels']:.1%} of the labels")
+            raise ParityError(
+                f"int8 keeps only {measured['int8_same_labels']:.1%} of the labels: "
+                "`chestxray export RUN --precision fp32` exports it as it is"
+            )
     return measured
 
 
@@ -282,8 +286,9 @@ def _reference_answers(network: OnnxNetwork, config: TrainConfig) -> list[Refere
 def _training_facts(run: Run) -> dict[str, Any]:
     return {
         "config": run.config.model_dump(mode="json"),
-        "data_sha256": _data_sha256([*run.split.train, *run.split.heldout]),
+        "data_sha256": data_sha256([*run.split.train, *run.split.heldout]),
         "initialised_from": run.initialised_from,
+        "teachers": list(run.teachers),
         "n_train": len(run.split.train),
         "n_heldout": len(run.split.heldout),
         "n_subjects_train": len({s.subject for s in run.split.train}),
@@ -299,11 +304,6 @@ def _finished_at(run: Run) -> str:
     """When training ended; exporting a run again gives the same bundle."""
     seconds = (run.folder / WEIGHTS_FILE).stat().st_mtime
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-
-
-def _data_sha256(samples: list[Sample]) -> str:
-    listed = sorted(f"{sample.sha256}  {sample.path}" for sample in samples)
-    return hashlib.sha256("\n".join(listed).encode()).hexdigest()
 
 
 def _commit() -> str | None:

@@ -1,7 +1,8 @@
 """From a trained network to the ONNX graph that is served: BatchNorm folded, then int8.
 
 Standardising and the head (a 1×1 convolution that gives the evidence, mean and bias) stay in fp32,
-so that ``logit = mean(evidence) + bias`` holds in int8 too.
+so that ``logit = mean(evidence) + bias`` holds in int8 too. Which nodes int8 computes is read off
+the graph, in one place (``_nodes_for_int8``).
 
 Does not: decide whether the result is good enough (``export`` does).
 """
@@ -33,13 +34,13 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from chestxray.inference.network import INPUT, OUTPUTS, OnnxNetwork
-from chestxray.learning.networks import BasicBlock, Bottleneck, ResNet
+from chestxray.learning.networks import BasicBlock, Bottleneck, Network, ResNet
 
 HEAD_BIAS = "fc.bias"
-QUANTISED = ["Conv", "Add", "MaxPool", "Relu"]
+CONVOLUTIONAL = ("Conv", "Add", "MaxPool", "Relu")
 
 
-def fold_batch_norm(network: ResNet) -> ResNet:
+def fold_batch_norm(network: Network) -> Network:
     """A copy in eval mode whose convolutions have swallowed the BatchNorm behind them."""
     folded = copy.deepcopy(network).cpu().eval()
     for module in list(folded.modules()):
@@ -60,7 +61,7 @@ def _fold(module: nn.Module, convolution: str, norm: str) -> None:
     module.set_submodule(norm, nn.Identity())
 
 
-def to_onnx(network: ResNet, side_px: int) -> bytes:
+def to_onnx(network: Network, side_px: int) -> bytes:
     """The network in fp32 as ONNX: ``input`` (N, 1, S, S) → logit, evidence and features."""
     example = torch.zeros(2, 1, side_px, side_px)
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
@@ -102,11 +103,7 @@ def quantise(model: bytes, inputs: NDArray[np.float32]) -> bytes:
     Weights use 7 of 8 bits (``reduce_range``): processors without 8-bit dot products (VNNI) would
     saturate the sums otherwise and compute something else than those that have them.
     """
-    graph = onnx.load(io.BytesIO(model))
-    nodes = list(graph.graph.node)
-    first_convolution = min(i for i, node in enumerate(nodes) if node.op_type == "Conv")
-    last_relu = max(i for i, node in enumerate(nodes) if node.op_type == "Relu")
-    exact = [node.name for node in (*nodes[:first_convolution], *nodes[last_relu + 1 :])]
+    nodes = _nodes_for_int8(onnx.load(io.BytesIO(model)).graph)
     with tempfile.TemporaryDirectory() as folder, _no_advice():
         source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
         source.write_bytes(model)
@@ -115,15 +112,36 @@ def quantise(model: bytes, inputs: NDArray[np.float32]) -> bytes:
             target,
             _Inputs(inputs),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=QUANTISED,
+            op_types_to_quantize=sorted({node.op_type for node in nodes}),
+            nodes_to_quantize=[node.name for node in nodes],
             per_channel=True,
             reduce_range=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=exact,
             calibrate_method=CalibrationMethod.MinMax,
         )
         return _correct_bias(target.read_bytes(), model, inputs)
+
+
+def _nodes_for_int8(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """What int8 computes of a graph; the rest stays as it is.
+
+    Of a transformer, the products of patches with weights: nearly all of the work, while softmax,
+    LayerNorm and the sum that all blocks add to need their precision. Of a ResNet, everything
+    between standardising and the head, and of one with bottlenecks from its second stage on.
+    """
+    weights = {tensor.name for tensor in graph.initializer}
+    products = [n for n in graph.node if n.op_type == "MatMul" and n.input[1] in weights]
+    if products:
+        return products
+    types = [node.op_type for node in graph.node]
+    # In ResNet-50 what is rounded in the first stage grows through 13 blocks of three layers.
+    begin = "layer2." if "layer1.0.conv3.weight" in weights else "conv1."
+    convolved = [next(iter(node.input[1:]), "") for node in graph.node]
+    first = next(i for i, name in enumerate(convolved) if name.startswith(begin))
+    last_relu = len(types) - 1 - types[::-1].index("Relu")
+    body = graph.node[first : last_relu + 1]
+    return [node for node in body if node.op_type in CONVOLUTIONAL]
 
 
 def _correct_bias(int8: bytes, fp32: bytes, inputs: NDArray[np.float32]) -> bytes:

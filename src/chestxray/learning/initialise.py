@@ -1,7 +1,8 @@
 """Initial weights from a file, by name, with a list of everything that did not fit.
 
-Takes torchvision's own ``.pth``, a ``.safetensors`` file with the same names, or the folder of an
-earlier run. No pickle is executed: ``.pth`` is read with ``weights_only``.
+Takes torchvision's own ``.pth``, for the transformer timm's, DeiT's or DINO's, a ``.safetensors``
+file with the same names, or the folder of an earlier run. No pickle is executed: ``.pth`` is read
+with ``weights_only``.
 
 Does not: copy by position or shape, or skip anything silently.
 """
@@ -20,10 +21,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from chestxray.errors import WeightsError
-from chestxray.learning.networks import ResNet
+from chestxray.learning.networks import Network
 
 WEIGHTS_FILE = "weights.safetensors"
 """The trained (EMA) weights in the folder of a run."""
+
+COLOURED = ("conv1.weight", "patch_embed.proj.weight")
+"""What reads the picture: published for three channels."""
+POSITIONS = "pos_embed"
 
 # PyTorch's safe unpickler trusts the bytes to be a pickle, and stumbles in any of these ways.
 _DAMAGED = (
@@ -83,16 +88,18 @@ def read_weights(source: Path) -> dict[str, Tensor]:
         raise WeightsError(f"cannot read the weights in {file}: {exc.strerror or exc}") from exc
     except _DAMAGED as exc:
         raise WeightsError(f"{file} holds no weights that can be read safely") from exc
+    if isinstance(state, dict) and isinstance(state.get("model"), dict):
+        state = state["model"]  # as DeiT publishes its weights
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise WeightsError(f"{file} does not hold named tensors")
     return state
 
 
-def initialise(network: ResNet, weights: dict[str, Tensor]) -> InitReport:
+def initialise(network: Network, weights: dict[str, Tensor]) -> InitReport:
     """Copy ``weights`` into ``network`` by name.
 
-    Three input channels of ``conv1`` collapse to one by summing: for a grey image shown three
-    times, the sum of the kernels computes the same.
+    Three input channels collapse to one by summing: for a grey image shown three times, the sum of
+    the kernels computes the same. The position of a class token is dropped with the token.
 
     Raises:
         WeightsError: no name fits at all.
@@ -100,10 +107,10 @@ def initialise(network: ResNet, weights: dict[str, Tensor]) -> InitReport:
     state = network.state_dict()
     fitting = {}
     for name, tensor in weights.items():
-        if name == "conv1.weight" and tensor.ndim == 4 and tensor.shape[1] == 3:
-            tensor = tensor.sum(dim=1, keepdim=True)  # noqa: PLW2901
-        if name in state and state[name].shape == tensor.shape:
-            fitting[name] = tensor
+        if name in state:
+            own = _as_needed_here(name, tensor, state[name].shape)
+            if own.shape == state[name].shape:
+                fitting[name] = own
     if not fitting:
         raise WeightsError("none of the weights has a name and shape that the network knows")
     network.load_state_dict(fitting, strict=False)
@@ -115,3 +122,11 @@ def initialise(network: ResNet, weights: dict[str, Tensor]) -> InitReport:
         ),
         left_over=tuple(name for name in weights if name not in fitting),
     )
+
+
+def _as_needed_here(name: str, tensor: Tensor, wanted: torch.Size) -> Tensor:
+    if name in COLOURED and tensor.ndim == 4 and tensor.shape[1] == 3:
+        return tensor.sum(dim=1, keepdim=True)
+    if name == POSITIONS and tensor.ndim == 3 and tensor.shape[1] == wanted[1] + 1:
+        return tensor[:, 1:]  # the class token's comes first
+    return tensor

@@ -3,14 +3,15 @@
 Images pass through ``imaging.read_file`` and ``imaging.resize`` as in serving and are kept as
 8-bit grey levels, which is exact for 8-bit files of the network's size and within half a grey
 level for any other. Every augmented image is a function of (seed, epoch, index), so that workers,
-threads and interruptions change nothing.
+threads, interruptions and the number of processes that train together change nothing.
 
 Does not: drop files that cannot be read (that is an error here: training data should be whole).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -25,6 +26,10 @@ from chestxray.dataset import Sample
 from chestxray.errors import ChestXrayError, DatasetError
 from chestxray.learning.augmentation import Augmenter
 from chestxray.learning.config import TrainConfig
+from chestxray.learning.processes import ALONE, Processes
+
+PREFETCHED_BATCHES = 4
+"""How many a worker makes ahead of the training."""
 
 
 def decode(samples: Sequence[Sample], side_px: int, threads: int) -> NDArray[np.uint8]:
@@ -60,10 +65,27 @@ def targets_of(samples: Sequence[Sample]) -> NDArray[np.float32]:
     return np.array([s.truth == "PNEUMONIA" for s in samples], dtype=np.float32)
 
 
+def data_sha256(samples: Sequence[Sample]) -> str:
+    """One SHA-256 for a data set: of the paths and the files of its samples, in any order."""
+    listed = sorted(f"{sample.sha256}  {sample.path}" for sample in samples)
+    return hashlib.sha256("\n".join(listed).encode()).hexdigest()
+
+
+def smoothed(targets: Tensor, label_smoothing: float) -> Tensor:
+    """Targets moved towards a half, by a share of ``label_smoothing``."""
+    return targets * (1 - label_smoothing) + label_smoothing / 2
+
+
+Teach = Callable[[NDArray[np.uint8]], float]
+"""Grey levels (H, W), augmented → the probability of PNEUMONIA that teachers give them."""
+
+
 class AugmentedInputs(Dataset[tuple[Tensor, Tensor]]):
     """``[(epoch, index)]`` → the augmented input (1, S, S) float32 and its target.
 
-    ``augmenter`` None gives the input that serving would compute.
+    ``augmenter`` None gives the input that serving would compute. With teachers the target is the
+    smoothed truth and, by a share of ``teacher_weight``, what they say of the very picture that
+    becomes the input; without them it is the truth, which the loss smooths after mixup.
     """
 
     def __init__(
@@ -73,8 +95,9 @@ class AugmentedInputs(Dataset[tuple[Tensor, Tensor]]):
         config: TrainConfig,
         side_px: int,
         augmenter: Augmenter | None,
+        teach: Teach | None = None,
     ) -> None:
-        self.images, self.targets = images, targets
+        self.images, self.targets, self.teach = images, targets, teach
         self.config, self.side_px, self.augmenter = config, side_px, augmenter
 
     def __len__(self) -> int:
@@ -90,7 +113,34 @@ class AugmentedInputs(Dataset[tuple[Tensor, Tensor]]):
         array = imaging.to_input(
             to_pixels(image), side_px=self.side_px, mean=self.config.mean, std=self.config.std
         )
-        return torch.from_numpy(array), torch.tensor(self.targets[index])
+        target = torch.tensor(self.targets[index])
+        if self.teach is not None:
+            share = self.config.teacher_weight
+            truth = smoothed(target, self.config.label_smoothing)
+            target = (1 - share) * truth + share * self.teach(image)
+        return torch.from_numpy(array), target
+
+
+class StagedInputs(Dataset[tuple[Tensor, Tensor]]):
+    """``[(epoch, index)]`` → as :class:`AugmentedInputs`, of the size of the epoch's stage."""
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        targets: NDArray[np.float32],
+        config: TrainConfig,
+        teach: Teach | None,
+    ) -> None:
+        self.config = config
+        self._of_side = {
+            side_px: AugmentedInputs(
+                images, targets, config, side_px, Augmenter(config.augmentation, side_px), teach
+            )
+            for side_px in {stage.side_px for stage in config.stages}
+        }
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        return self._of_side[self.config.stage_of(key[0]).side_px][key]
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -129,21 +179,50 @@ def strata_of(samples: Sequence[Sample], sampling: Literal["plain", "groups"]) -
     return [sample.group or sample.truth for sample in samples]
 
 
-def epoch_batches(
+class SharedBatches(Sampler[list[tuple[int, int]]]):
+    """The batches of some epochs, one after the other, and of each the share of one process.
+
+    A batch is the same whatever the number of processes; each takes every ``processes.world``-th
+    image of it, from the ``processes.rank``-th on. An epoch's incomplete last batch is left out.
+    """
+
+    def __init__(
+        self, strata: Sequence[str], config: TrainConfig, epochs: range, processes: Processes
+    ) -> None:
+        self.strata, self.config, self.epochs, self.processes = strata, config, epochs, processes
+
+    def __len__(self) -> int:
+        return len(self.epochs) * (len(self.strata) // self.config.batch_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        size = self.config.batch_size
+        for epoch in self.epochs:
+            order = list(EpochSampler(self.strata, self.config.seed, epoch))
+            for end in range(size, len(order) + 1, size):
+                batch = order[end - size : end]
+                yield batch[self.processes.rank :: self.processes.world]
+
+
+def training_batches(
     images: NDArray[np.uint8],
     targets: NDArray[np.float32],
     strata: Sequence[str],
     config: TrainConfig,
-    epoch: int,
+    epochs: range,
+    *,
+    processes: Processes = ALONE,
+    teach: Teach | None = None,
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    """The augmented training batches of one epoch: inputs (B, 1, S, S), targets (B,)."""
-    side_px = config.stage_of(epoch).side_px
-    augmenter = Augmenter(config.augmentation, side_px)
+    """The augmented training batches of ``epochs``, of each this process's share of b images:
+    inputs (b, 1, S, S), targets (b,).
+
+    All epochs from one loader, so that its workers start once and while one epoch is judged and
+    written down already augment the next.
+    """
     return DataLoader(
-        AugmentedInputs(images, targets, config, side_px, augmenter),
-        batch_size=config.batch_size,
-        sampler=EpochSampler(strata, config.seed, epoch),
+        StagedInputs(images, targets, config, teach),
+        batch_sampler=SharedBatches(strata, config, epochs, processes),
         num_workers=config.workers,
-        drop_last=True,
+        prefetch_factor=PREFETCHED_BATCHES if config.workers else None,
         pin_memory=torch.cuda.is_available(),
     )

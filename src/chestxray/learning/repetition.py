@@ -1,6 +1,7 @@
 """How far the recipe's figures vary: over who is held out (folds), and over chance (seeds).
 
-Every repetition is a whole run: trained, exported and judged through its bundle.
+Every repetition is a whole run: trained, exported and judged through its bundle. Where several
+processes train together, the first one does all but the training, and speaks.
 
 Does not: make a bundle to ship.
 """
@@ -18,6 +19,7 @@ from chestxray.dataset import Sample, split_folds
 from chestxray.evaluation.metrics import FIGURES
 from chestxray.learning.config import TrainConfig
 from chestxray.learning.export import export
+from chestxray.learning.processes import ALONE, Processes
 from chestxray.learning.training import Progress, Run, no_progress, train
 
 Say = Callable[[str], None]
@@ -32,6 +34,7 @@ def cross_validate(
     *,
     init: Path | None = None,
     external: External | None = None,
+    processes: Processes = ALONE,
     progress: Progress = no_progress,
     say: Say = print,
 ) -> dict[str, Any]:
@@ -43,14 +46,26 @@ def cross_validate(
     def fold(number: int) -> Run:
         folder = out / f"fold-{number + 1}"
         split = splits[number]
-        return train(config, samples, folder, init=init, split=split, progress=progress, say=say)
+        return train(
+            config,
+            samples,
+            folder,
+            init=init,
+            split=split,
+            processes=processes,
+            progress=progress,
+            say=say,
+        )
 
     splits = split_folds(samples, n_folds, config.seed)
     runs = []
     for number in range(n_folds):
-        say(f"fold {number + 1} of {n_folds}")
-        runs.append({"fold": number + 1} | _judged(fold(number), external, progress))
-    return _written(config, {"folds": runs}, out / "cross_validation.json")
+        if processes.first:
+            say(f"fold {number + 1} of {n_folds}")
+        run = fold(number)
+        if processes.first:
+            runs.append({"fold": number + 1} | _judged(run, external, progress))
+    return _written(config, {"folds": runs}, out / "cross_validation.json", processes)
 
 
 def repeat(
@@ -61,6 +76,7 @@ def repeat(
     *,
     init: Path | None = None,
     external: External | None = None,
+    processes: Processes = ALONE,
     progress: Progress = no_progress,
     say: Say = print,
 ) -> dict[str, Any]:
@@ -71,11 +87,20 @@ def repeat(
     """
     runs = []
     for seed in range(config.seed, config.seed + n_seeds):
-        say(f"seed {seed}")
-        seeded = config.model_copy(update={"seed": seed})
-        run = train(seeded, samples, out / f"seed-{seed}", init=init, progress=progress, say=say)
-        runs.append({"seed": seed} | _judged(run, external, progress))
-    return _written(config, {"seeds": runs}, out / "seeds.json")
+        if processes.first:
+            say(f"seed {seed}")
+        run = train(
+            config.model_copy(update={"seed": seed}),
+            samples,
+            out / f"seed-{seed}",
+            init=init,
+            processes=processes,
+            progress=progress,
+            say=say,
+        )
+        if processes.first:
+            runs.append({"seed": seed} | _judged(run, external, progress))
+    return _written(config, {"seeds": runs}, out / "seeds.json", processes)
 
 
 def _judged(run: Run, external: External | None, progress: Progress) -> dict[str, Any]:
@@ -94,21 +119,27 @@ def _judged(run: Run, external: External | None, progress: Progress) -> dict[str
 
 
 def _written(
-    config: TrainConfig, named: Mapping[str, Sequence[dict[str, Any]]], file: Path
+    config: TrainConfig,
+    named: Mapping[str, Sequence[dict[str, Any]]],
+    file: Path,
+    processes: Processes,
 ) -> dict[str, Any]:
-    """Write and return the runs, under their name, and their summary: mean and standard deviation
-    of every figure on held-out subjects and on every external data set."""
-    ((name, runs),) = named.items()
-    result: dict[str, Any] = {
-        "config": config.model_dump(mode="json"),
-        "summary": _summary(runs),
-        "external": {
-            other: _summary([run["external"][other] for run in runs])
-            for other in runs[0]["external"]
-        },
-        name: runs,
-    }
-    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    """The runs, under their name, and their summary: mean and standard deviation of every figure on
+    held-out subjects and on every external data set. The first process writes it, all return it."""
+    if processes.first:
+        ((name, runs),) = named.items()
+        summary = {
+            "config": config.model_dump(mode="json"),
+            "summary": _summary(runs),
+            "external": {
+                other: _summary([run["external"][other] for run in runs])
+                for other in runs[0]["external"]
+            },
+            name: runs,
+        }
+        file.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    processes.wait()
+    result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return result
 
 

@@ -60,6 +60,8 @@ PROBLEMS: dict[type[ChestXrayError], tuple[int, str]] = {
     errors.LeakError: (500, "Leak between splits"),
     errors.ConfigError: (500, "Wrong configuration"),
     errors.NodeError: (500, "DICOM node cannot work"),
+    errors.CannotOpenError: (500, "File cannot be opened"),
+    errors.ClusterError: (500, "Cluster cannot work"),
     errors.LearningError: (500, "Learning failed"),
     errors.WeightsError: (500, "Unusable weights"),
     errors.RunMismatchError: (500, "Run of another configuration"),

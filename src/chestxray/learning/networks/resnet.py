@@ -1,52 +1,17 @@
-"""ResNets with the heatmap as an output, written to be read.
+"""ResNets, written to be read.
 
 He, Zhang, Ren, Sun: "Deep Residual Learning for Image Recognition" (2016), arXiv 1512.03385, in
 torchvision's variant (stride in the 3×3 convolution of a bottleneck) and with torchvision's
 parameter names, so that published weights load by name.
-
-Global average pooling followed by one linear layer is linear in the last feature map ``A``, so the
-linear layer can be applied to every cell first and averaged afterwards. The per-cell result is the
-``evidence``; it equals Grad-CAM at the end of ``layer4`` up to its ReLU and a constant factor
-(Selvaraju et al. 2017, arXiv 1610.02391: the gradient of the logit with respect to channel k is
-the constant w_k / (H·W)). No hooks, no backward pass.
 
 Does not: read files (see ``initialise``), know about labels, thresholds or probabilities.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 from torch import Tensor, nn
-from torch.nn import functional
 
-MIN_STD = 0.1
-"""Least standard deviation that an input is divided by: an empty picture must not become noise."""
-
-
-class NetworkOutput(NamedTuple):
-    """What a network says of a batch of B inputs.
-
-    ``logit`` (B,), ``evidence`` (B, H, W) with ``logit = evidence.mean((1, 2)) + bias``, and
-    ``features`` (B, C), the pooled last feature map that the input check looks at.
-    """
-
-    logit: Tensor
-    evidence: Tensor
-    features: Tensor
-
-
-def standardise(x: Tensor) -> Tensor:
-    """Inputs (B, 1, S, S) → each with mean 0 and standard deviation 1.
-
-    A grey level of a radiograph has no unit: exposure, detector and window decide it, and hospitals
-    differ in them. So the network never sees brightness or contrast of the picture as a whole,
-    which alone tell NORMAL from PNEUMONIA in the published data far too well.
-    """
-    centred = x - x.mean((2, 3), keepdim=True)
-    std = centred.square().mean((2, 3), keepdim=True).sqrt()
-    return centred / std.clamp_min(MIN_STD)
+from chestxray.learning.networks.network import Network, standardise
 
 
 def _convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -120,11 +85,10 @@ def _stage(
     return nn.Sequential(first, *rest)
 
 
-class ResNet(nn.Module):
+class ResNet(Network):
     """A residual network for one grey channel and one logit.
 
-    ``forward`` takes inputs (B, 1, S, S) float32, normalised as the manifest says, and returns a
-    :class:`NetworkOutput`; the evidence has ceil(S / 32) cells a side, 7 at S = 224.
+    The evidence has ceil(S / 32) cells a side, 7 at S = 224.
     """
 
     def __init__(
@@ -158,16 +122,6 @@ class ResNet(nn.Module):
             x = stage(x)
         return x
 
-    def head(self, feature_map: Tensor) -> NetworkOutput:
-        """The last feature map (B, C, H, W) → logit, evidence and pooled features."""
-        weight = self.fc.weight[:, :, None, None]
-        evidence = functional.conv2d(feature_map, weight)[:, 0]
-        logit = evidence.mean((1, 2)) + self.fc.bias
-        return NetworkOutput(logit, evidence, feature_map.mean((2, 3)))
-
-    def forward(self, x: Tensor) -> NetworkOutput:
-        return self.head(self.feature_map(x))
-
 
 def resnet18() -> ResNet:
     return ResNet(BasicBlock, (2, 2, 2, 2))
@@ -179,10 +133,3 @@ def resnet34() -> ResNet:
 
 def resnet50() -> ResNet:
     return ResNet(Bottleneck, (3, 4, 6, 3))
-
-
-NETWORKS: dict[str, Callable[[], ResNet]] = {
-    "resnet18": resnet18,
-    "resnet34": resnet34,
-    "resnet50": resnet50,
-}

@@ -1,0 +1,123 @@
+"""``chestxray score``: an archive in, one file of rows out.
+
+Does not: draw progress (it tells a ``Watch`` how far it is).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from chestxray.archive.rows import Row
+from chestxray.archive.scoring import Job, Part, Scorer
+from chestxray.archive.work import open_work
+from chestxray.errors import ConfigError, RefusedError
+from chestxray.inference import read_bundle
+
+SUFFIXES = (".csv", ".parquet")
+
+
+@dataclass(slots=True)
+class Tally:
+    """How far it is: of ``n_files``, how many ended with which error code ('' for none).
+
+    ``n_before`` of them were done by an earlier run of the same command.
+    """
+
+    n_files: int
+    n_before: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def n_done(self) -> int:
+        return self.outcomes.total()
+
+    @property
+    def n_judged(self) -> int:
+        return self.outcomes[""]
+
+    @property
+    def n_refused(self) -> int:
+        """Readable, but no frontal chest radiograph, or too small."""
+        return sum(n for code, n in self.outcomes.items() if code in REFUSALS)
+
+    @property
+    def n_unreadable(self) -> int:
+        return self.n_done - self.n_judged - self.n_refused
+
+
+Watch = Callable[[Tally], None]
+"""Told how far it is, after every file or part; what it does with it is its own affair."""
+
+
+def _codes_under(error: type[RefusedError]) -> set[str]:
+    return {error.code}.union(*(_codes_under(below) for below in error.__subclasses__()))
+
+
+REFUSALS = frozenset(_codes_under(RefusedError))
+
+
+def score(
+    source: str,
+    out: Path,
+    *,
+    bundle: Path,
+    operating_point: str | None = None,
+    input_check: Literal["refuse", "warn"] = "refuse",
+    threads: int = 1,
+    ray: str | None = None,
+    watch: Watch,
+) -> Tally:
+    """Score every file of ``source`` into ``out``; called again after a kill, it goes on.
+
+    ``threads`` files are judged at a time, or as many as the Ray cluster at ``ray`` has cores.
+
+    Raises:
+        ConfigError: ``out`` is neither .csv nor .parquet; or as ``open_work`` does.
+        UnknownOperatingPointError, BundleError: the bundle lacks the point, or does not run.
+        EmptyDatasetError: ``source`` holds no file.
+        ClusterError: the cluster cannot do the work.
+        ModuleNotFoundError: an extra is missing: ``parquet``, or ``cluster`` for ``ray``.
+    """
+    if out.suffix not in SUFFIXES:
+        raise ConfigError(f"--out must end in {' or '.join(SUFFIXES)}")
+    if out.suffix == ".parquet":
+        import pyarrow.parquet  # noqa: F401, PLC0415 - it must not be missing at the end
+    loaded = read_bundle(bundle)
+    name, _ = loaded.manifest.operating_point(operating_point)
+    job = Job(loaded, name, input_check)
+    with open_work(source, out, job) as work:
+        outcomes = work.outcomes_done()
+        tally = Tally(work.n_files, outcomes.total(), outcomes)
+        watch(tally)
+        parts = work.parts_to_do()
+        scored = _score_here(parts, job, threads) if ray is None else _score_on(ray, parts, job)
+        for number, rows in scored:
+            work.keep(number, _counted(rows, tally, watch))
+        work.make_whole(out)
+    return tally
+
+
+def _score_here(
+    parts: Iterable[Part], job: Job, threads: int
+) -> Iterator[tuple[int, Iterable[Row]]]:
+    with closing(Scorer(job, threads=threads)) as scorer:
+        for part in parts:
+            yield part.number, scorer.rows(part)
+
+
+def _score_on(address: str, parts: Iterable[Part], job: Job) -> Iterator[tuple[int, Iterable[Row]]]:
+    from chestxray.archive.cluster import score_on_cluster  # noqa: PLC0415 - an extra, and slow
+
+    return score_on_cluster(parts, job, address)
+
+
+def _counted(rows: Iterable[Row], tally: Tally, watch: Watch) -> Iterator[Row]:
+    for row in rows:
+        tally.outcomes[row.error_code or ""] += 1
+        watch(tally)
+        yield row

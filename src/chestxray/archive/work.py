@@ -1,0 +1,173 @@
+"""The folder ``FILE.parts``: what an archive holds, which parts are done, and the whole at the end.
+
+The plan, every file of the archive on a line, is made once and then only read: a killed run that
+is called again scores the same parts, whatever the archive holds by then. A part's file appears
+when it is whole, so what is there is done. Whoever made the rows, they end in the same file.
+
+Does not: make rows, or know where they are made.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import astuple
+from itertools import count, islice
+from pathlib import Path
+from typing import IO
+
+from chestxray.archive.files import Item, Walk, find
+from chestxray.archive.rows import (
+    CSV_ENCODING,
+    Row,
+    csv_to_parquet,
+    header,
+    read_csv,
+    write_csv,
+)
+from chestxray.archive.scoring import Job, Part
+from chestxray.errors import ConfigError, EmptyDatasetError
+
+PART_FILES = 256
+"""Files in a part: a kill costs some seconds, and ten million files make 40,000 parts."""
+
+_PLAN, _JOB, _LOCK = "plan.jsonl", "job.json", "lock"
+
+
+class Work:
+    """The work on one archive, new or begun; make one with :func:`open_work`."""
+
+    def __init__(self, folder: Path, n_files: int) -> None:
+        self._folder = folder
+        self.n_files = n_files
+
+    @property
+    def n_parts(self) -> int:
+        return -(-self.n_files // PART_FILES)
+
+    def parts_to_do(self) -> Iterator[Part]:
+        """The parts that nobody has done, read from the plan as they are asked for."""
+        with (self._folder / _PLAN).open(encoding="ascii") as lines:
+            for number in count():
+                part = list(islice(lines, PART_FILES))
+                if not part:
+                    return
+                if not self._file(number).exists():
+                    yield Part(number, tuple(Item(*json.loads(line)) for line in part))
+
+    def outcomes_done(self) -> Counter[str]:
+        """How often each error code ('' for none) stands in the parts that are done."""
+        done: Counter[str] = Counter()
+        for number in range(self.n_parts):
+            if self._file(number).exists():
+                done.update(row.error_code or "" for row in read_csv(self._file(number)))
+        return done
+
+    def keep(self, number: int, rows: Iterable[Row]) -> None:
+        """Write a part that is done."""
+        with _appearing(self._file(number)) as file:
+            write_csv(rows, file)
+
+    def make_whole(self, out: Path) -> None:
+        """All parts, in their order, as ``out``; then the folder goes."""
+        files = [self._file(number) for number in range(self.n_parts)]
+        if out.suffix == ".parquet":
+            temporary = self._folder / "whole.parquet"
+            csv_to_parquet(files, temporary)
+            with temporary.open("rb") as whole:
+                os.fsync(whole.fileno())
+            temporary.replace(out)
+        else:
+            with _appearing(out, self._folder / "whole.csv") as file:
+                file.write(header())
+                for part in files:
+                    with part.open(**CSV_ENCODING) as lines:  # type: ignore[call-overload]
+                        shutil.copyfileobj(lines, file)
+        (self._folder / _JOB).unlink()  # killed from here on, what is left is of no use
+        shutil.rmtree(self._folder)
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"{number:08}.csv"
+
+
+@contextmanager
+def open_work(source: str, out: Path, job: Job) -> Iterator[Work]:
+    """Begin the work on ``source`` beside ``out``, or go on with it; only one process may.
+
+    Raises:
+        ConfigError: there is nothing at ``source``, or what was begun is another archive, bundle,
+            operating point, input check or current directory, or another process is at it.
+        EmptyDatasetError: ``source`` holds no file.
+        OSError: the folder of ``out`` cannot be written.
+    """
+    folder = out.with_name(f"{out.name}.parts")
+    folder.mkdir(exist_ok=True)
+    told = {
+        "source": source,
+        "current_directory": str(Path.cwd()),  # the plan's paths may be relative to it
+        "bundle_sha256": job.bundle.sha256,
+        "operating_point": job.operating_point,
+        "input_check": job.input_check,
+    }
+    with _locked(folder):
+        file = folder / _JOB
+        if not file.exists():
+            for stale in folder.glob("[0-9]*.csv"):  # of a run that was killed when it was whole
+                stale.unlink()
+            try:
+                n_files = _plan(source, out, folder)
+            except (ConfigError, EmptyDatasetError):
+                for ours in ("plan.tmp", _PLAN, _LOCK):
+                    (folder / ours).unlink(missing_ok=True)
+                with suppress(OSError):  # it holds what is not ours
+                    folder.rmdir()
+                raise
+            with _appearing(file) as stream:
+                json.dump(told | {"n_files": n_files}, stream, indent=1)
+        begun = json.loads(file.read_text(encoding="utf-8"))
+        n_files = begun.pop("n_files")
+        if begun != told:
+            raise ConfigError(
+                f"{folder} holds the begun scoring of something else: "
+                "repeat its command, delete it, or choose another --out"
+            )
+        yield Work(folder, n_files)
+
+
+def _plan(source: str, out: Path, folder: Path) -> int:
+    """Write down every file; returns how many there are."""
+    facts = folder.stat()
+    n_files = 0
+    with _appearing(folder / _PLAN) as plan:
+        for item in find(source, Walk(out, {(facts.st_dev, facts.st_ino)})):
+            plan.write(json.dumps(astuple(item)) + "\n")
+            n_files += 1
+    if n_files == 0:
+        raise EmptyDatasetError(f"{source} holds no file")
+    return n_files
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with (folder / _LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            raise ConfigError(f"another process is at work in {folder}") from exc
+        yield
+
+
+@contextmanager
+def _appearing(file: Path, temporary: Path | None = None) -> Iterator[IO[str]]:
+    """A text file that appears when it is whole and on the disk."""
+    temporary = temporary or file.with_suffix(".tmp")
+    with temporary.open("w", **CSV_ENCODING) as stream:  # type: ignore[call-overload]
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(file)

@@ -1,0 +1,82 @@
+"""Teachers: bundles whose probability of PNEUMONIA a network learns beside the truth.
+
+Beyer et al. 2022, "Knowledge distillation: a good teacher is patient and consistent", arXiv
+2106.05237: a teacher is shown the very picture that the network is shown, augmented as it is, so it
+answers anew in every epoch. It is asked in the processes that augment, through the same
+``Predictor`` that serves.
+
+Does not: judge held-out radiographs, or write (``training`` writes down which teachers it had).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chestxray.dataset import Sample, Split, check_disjoint
+from chestxray.errors import ConfigError, LeakError
+from chestxray.evaluation.heldout import heldout_samples
+from chestxray.imaging import Radiograph
+from chestxray.inference import Predictor
+from chestxray.inference.bundle import Bundle, Manifest, read_bundle
+from chestxray.learning.inputs import data_sha256, to_pixels
+
+
+class Teachers:
+    """Some bundles, asked together."""
+
+    def __init__(self, bundles: Sequence[Bundle]) -> None:
+        self._bundles = bundles
+        self._predictors: list[Predictor] = []
+
+    @property
+    def sha256s(self) -> tuple[str, ...]:
+        """The identities of the bundles, in the order given."""
+        return tuple(bundle.sha256 for bundle in self._bundles)
+
+    @property
+    def manifests(self) -> list[Manifest]:
+        return [bundle.manifest for bundle in self._bundles]
+
+    def probability(self, image: NDArray[np.uint8]) -> float:
+        """The mean of the teachers' calibrated probabilities for grey levels (H, W)."""
+        if not self._predictors:
+            # Here and not before: an ONNX session does not survive into a worker.
+            self._predictors = [Predictor.of(bundle) for bundle in self._bundles]
+        height_px, width_px = image.shape
+        radiograph = Radiograph(to_pixels(image), "PNG", width_px, height_px)
+        return float(np.mean([p.predict([radiograph])[0].probability for p in self._predictors]))
+
+
+def read_teachers(folders: Sequence[str]) -> Teachers:
+    """Read the bundles in ``folders`` and make sure that each one works here.
+
+    Raises:
+        BundleError: as ``Predictor.load``.
+    """
+    bundles = [read_bundle(Path(folder)) for folder in folders]
+    for bundle in bundles:
+        Predictor.of(bundle)
+    return Teachers(bundles)
+
+
+def require_unseen(teachers: Teachers, samples: Sequence[Sample], split: Split) -> None:
+    """What a teacher was trained on, its pupil knows too: it must not judge the pupil.
+
+    A teacher of other data passes. That it has none of our subjects cannot be proved.
+
+    Raises:
+        LeakError: a teacher was trained on subjects that ``split`` holds out, or on these data and
+            does not say on which part of them.
+    """
+    for manifest in teachers.manifests:
+        try:
+            unseen = {s.path for s in heldout_samples(samples, [manifest])}
+        except ConfigError as exc:
+            if manifest.training.get("data_sha256") == data_sha256(samples):
+                raise LeakError(f"the teacher {manifest.name}: {exc}") from exc
+            continue
+        check_disjoint([s for s in samples if s.path not in unseen], split.heldout)

@@ -1,0 +1,256 @@
+"""The same rows as on one machine, whatever dies: against a real Ray of several processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from chestxray.archive.cluster import score_on_cluster
+from chestxray.archive.files import Item, Walk, find
+from chestxray.archive.rows import Row
+from chestxray.archive.scoring import Job, Part, Scorer
+from chestxray.errors import BundleError, ClusterError
+from chestxray.imaging.synthetic import synthetic_radiograph
+from chestxray.inference.bundle import read_bundle
+from factories import images
+from factories.bundles import write_tiny_bundle
+from factories.pacs import free_port
+from factories.ray_cluster import (
+    RayCluster,
+    addresses_listened_at,
+    kill,
+    kill_session,
+    let_ray_in,
+    processes_of,
+    ray_cluster,
+)
+from factories.servers import wait_until
+
+Rows = dict[int, list[Row]]
+
+
+@pytest.fixture(autouse=True)
+def _ray_in() -> None:
+    let_ray_in()
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    bundle = write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
+    return Job(read_bundle(bundle), "balanced", "refuse")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Radiographs, what is none, what is broken, and a zip: a file of each kind of row."""
+    folder = tmp_path_factory.mktemp("archive")
+    for seed in range(6):
+        pixels = synthetic_radiograph(seed, 256)
+        (folder / f"{seed}.jpeg").write_bytes(images.jpeg((pixels * 255).astype("uint8")))
+    (folder / "gradient.png").write_bytes(images.png(images.smooth()))
+    (folder / "short.jpeg").write_bytes(images.jpeg(images.smooth())[:200])
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "notes.txt").write_text("no picture")
+    with zipfile.ZipFile(folder / "study.zip", "w") as study:
+        study.write(folder / "0.jpeg", "first/0.jpeg")
+        study.write(folder / "1.jpeg", "first/1.jpeg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    with ray_cluster(2) as started:
+        yield started
+
+
+def items_of(archive: Path) -> tuple[Item, ...]:
+    return tuple(find(str(archive), Walk(archive / "rows.csv")))
+
+
+def parts_of(archive: Path, n_parts: int, repeats: int) -> list[Part]:
+    """Parts that hold the archive's files ``repeats`` times, so that one takes a while."""
+    return [Part(number, items_of(archive) * repeats) for number in range(n_parts)]
+
+
+def rows_here(parts: list[Part], job: Job) -> Rows:
+    with closing(Scorer(job, threads=1)) as scorer:
+        return {part.number: list(scorer.rows(part)) for part in parts}
+
+
+def collected(scored: Iterator[tuple[int, list[Row]]]) -> Rows:
+    rows: Rows = {}
+    for number, part_rows in scored:
+        assert number not in rows, "a part came twice"
+        rows[number] = part_rows
+    return rows
+
+
+def test_a_cluster_makes_the_rows_that_one_machine_makes(
+    cluster: RayCluster, archive: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(archive.parent)  # and relative names lead to the same files on a node
+    items = tuple(find(archive.name, Walk(archive / "rows.csv")))
+    parts = [Part(number, items[number::3]) for number in range(3)]
+    rows = collected(score_on_cluster(iter(parts), job, cluster.address))
+    assert rows == rows_here(parts, job)
+    assert {row.error_code for part in rows.values() for row in part} >= {
+        None,
+        "truncated_file",
+        "empty_file",
+        "unsupported_format",
+    }
+
+
+def test_an_archive_is_gone_through_in_waves(
+    cluster: RayCluster, archive: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chestxray.archive.cluster.PARTS_PER_CPU", 2)
+    parts = parts_of(archive, n_parts=9, repeats=1)
+    taken = []
+
+    def as_asked_for() -> Iterator[Part]:
+        for part in parts:
+            taken.append(part.number)
+            yield part
+
+    rows: Rows = {}
+    for n_done, (number, part_rows) in enumerate(
+        score_on_cluster(as_asked_for(), job, cluster.address), start=1
+    ):
+        assert len(taken) <= 4 * (1 + (n_done - 1) // 4), "parts of a later wave are held already"
+        rows[number] = part_rows
+    assert taken == list(range(9))
+    assert rows == rows_here(parts, job)
+
+
+def test_killed_processes_cost_no_row_and_double_none(
+    cluster: RayCluster, archive: Path, job: Job
+) -> None:
+    parts = parts_of(archive, n_parts=16, repeats=20)
+    kills = 0
+    rows: Rows = {}
+    for number, part_rows in score_on_cluster(parts, job, cluster.address):
+        assert number not in rows, "a part came twice"
+        rows[number] = part_rows
+        if len(rows) % 4 == 1:
+            for pid in cluster.actors_at_work():
+                kill(pid)
+                kills += 1
+    assert kills >= 3
+    assert rows == rows_here(parts, job)
+
+
+def test_a_node_that_dies_costs_no_row(archive: Path, job: Job) -> None:
+    parts = parts_of(archive, n_parts=16, repeats=20)
+    with ray_cluster(1, 1) as cluster:
+        rows: Rows = {}
+        hit = False
+        for number, part_rows in score_on_cluster(parts, job, cluster.address):
+            assert number not in rows, "a part came twice"
+            rows[number] = part_rows
+            if not hit and cluster.actors_at_work(node=1):
+                cluster.kill(1)
+                hit = True
+        assert hit, "the node was never at work"
+    assert rows == rows_here(parts, job)
+
+
+def test_a_bundle_that_does_not_run_ends_the_run_with_our_error(
+    cluster: RayCluster, archive: Path, job: Job
+) -> None:
+    broken = replace(job, bundle=replace(job.bundle, model=b"no model"))
+    started = time.monotonic()
+    with pytest.raises(BundleError):
+        collected(score_on_cluster(parts_of(archive, 4, 1), broken, cluster.address))
+    assert time.monotonic() - started < 60
+
+
+class Deadly(Item):
+    """An item that kills the process that unpacks it, as a decoder's fault would."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os._exit, (1,)
+
+
+def test_a_part_that_kills_every_process_ends_the_run(
+    cluster: RayCluster, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chestxray.archive.cluster.STALL_TIMEOUT_S", 20)
+    parts = [Part(0, (Deadly("x", "x"),))]
+    with pytest.raises(ClusterError):
+        collected(score_on_cluster(parts, job, cluster.address))
+
+
+def test_an_address_where_nothing_answers_is_an_error_within_seconds(job: Job) -> None:
+    started = time.monotonic()
+    with pytest.raises(ClusterError, match="nothing answers"):
+        collected(score_on_cluster([], job, f"127.0.0.1:{free_port()}"))
+    assert time.monotonic() - started < 15
+
+
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "127.0.0.1", "head:port", ""])
+def test_what_is_no_address_is_refused(job: Job, address: str) -> None:
+    with pytest.raises(ClusterError, match="HOST:PORT"):
+        collected(score_on_cluster([], job, address))
+
+
+LOCAL = """
+import sys
+from pathlib import Path
+from chestxray.archive.cluster import score_on_cluster
+from chestxray.archive.files import Walk, find
+from chestxray.archive.scoring import Job, Part
+from chestxray.inference.bundle import read_bundle
+
+archive, bundle = map(Path, sys.argv[1:])
+items = tuple(find(str(archive), Walk(archive / "rows.csv")))
+job = Job(read_bundle(bundle), "balanced", "refuse")
+for number, rows in score_on_cluster([Part(0, items)], job, "local"):
+    print(number, len(rows), flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_local_is_on_loopback_alone_and_quiet_and_leaves_nothing(
+    archive: Path, tmp_path: Path
+) -> None:
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {name: v for name, v in os.environ.items() if not name.startswith("RAY_")}
+    with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as folder:
+        process = subprocess.Popen(
+            [sys.executable, "-c", LOCAL, archive, bundle],
+            env=environment | {"TMPDIR": folder, "HOME": str(home)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            addresses = addresses_listened_at(process.pid)
+            logs = [file.read_bytes() for file in Path(folder).rglob("*") if file.is_file()]
+            rest, complaints = process.communicate(timeout=60)
+            wait_until(lambda: processes_of(process.pid) == [])
+        finally:
+            kill_session(process)
+        assert list(Path(folder).glob("ray-*")) == []
+    assert process.returncode == 0
+    assert said.split() == [b"0", b"12"]
+    assert (rest, complaints) == (b"", b"")
+    assert addresses == {"127.0.0.1"}
+    assert logs
+    assert not any(b".jpeg" in log for log in logs), "a file's name lies in Ray's folder"
+    assert not (home / ".ray").exists(), "Ray left its token"

@@ -1,0 +1,275 @@
+"""``chestxray score``: what it prints, to which stream, its exit codes, and what it leaves."""
+
+import csv
+import errno
+import os
+import pty
+import re
+import resource
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from chestxray import cli
+from chestxray.archive.scoring import Job
+from chestxray.archive.work import open_work
+from chestxray.inference import read_bundle
+from factories import images
+from factories.bundles import write_tiny_bundle
+from factories.images import gif
+from factories.requests import radiograph_png
+
+COMMAND = [sys.executable, "-m", "chestxray", "score"]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture
+def chestxray(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bundle: Path):
+    """Run ``score`` here with the tiny bundle: arguments → (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        told = ["score", *map(str, arguments)]
+        if "--bundle" not in told:
+            told += ["--bundle", str(bundle)]
+        monkeypatch.setattr(sys, "argv", ["chestxray", *told])
+        with pytest.raises(SystemExit) as exit_info:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(exit_info.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """A folder with two radiographs."""
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    for seed in range(2):
+        (folder / f"{seed}.png").write_bytes(radiograph_png(seed))
+    return folder
+
+
+def rows_of(file: Path) -> dict[str, dict[str, str]]:
+    with file.open(newline="") as lines:
+        return {Path(row["path"]).name: row for row in csv.DictReader(lines)}
+
+
+def test_all_well_is_exit_code_0_one_line_and_one_file(chestxray, archive, tmp_path) -> None:
+    out = tmp_path / "out.csv"
+    code, said, err = chestxray(archive, "--out", out)
+    assert (code, err) == (0, "")
+    assert said == f"{out}: 2 files, 2 judged, 0 refused, 0 unreadable\n"
+    assert set(rows_of(out)) == {"0.png", "1.png"}
+    assert {file.name for file in tmp_path.iterdir()} == {"archive", "out.csv"}
+
+
+def test_parquet_by_the_ending(chestxray, archive, tmp_path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    code, _, err = chestxray(archive, "--out", tmp_path / "out.parquet")
+    assert (code, err) == (0, "")
+    assert parquet.read_table(tmp_path / "out.parquet").num_rows == 2
+
+
+def test_some_failed_is_exit_code_3(chestxray, archive, tmp_path) -> None:
+    (archive / "x.gif").write_bytes(gif())
+    (archive / "small.png").write_bytes(radiograph_png(0, 16))
+    code, said, err = chestxray(archive, "--out", tmp_path / "out.csv")
+    assert (code, err) == (3, "")
+    assert said.endswith("4 files, 2 judged, 1 refused, 1 unreadable\n")
+    rows = rows_of(tmp_path / "out.csv")
+    assert {name: row["error_code"] for name, row in rows.items()} == {
+        "0.png": "",
+        "1.png": "",
+        "x.gif": "unsupported_format",
+        "small.png": "too_small",
+    }
+
+
+def test_none_judged_is_exit_code_1_with_its_rows(chestxray, tmp_path) -> None:
+    (tmp_path / "x.zip").write_bytes(b"no zip")
+    code, said, _ = chestxray(tmp_path / "x.zip", "--out", tmp_path / "out.csv")
+    assert code == 1
+    assert "1 files, 0 judged, 0 refused, 1 unreadable" in said
+    assert rows_of(tmp_path / "out.csv")["x.zip"]["error_code"] == "damaged_file"
+
+
+def test_options_decide_the_rows(chestxray, archive, tmp_path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (99, 99), dtype=np.uint8)
+    (archive / "noise.png").write_bytes(images.png(noise))
+    codes = {}
+    for check in ("refuse", "warn"):
+        out = tmp_path / f"{check}.csv"
+        options = ("--input-check", check, "--operating-point", "rule_in")
+        codes[check], _, _ = chestxray(archive, "--out", out, *options)
+        row = rows_of(out)["noise.png"]
+        assert (row["input_check"], row["operating_point"]) == ("refused", "rule_in")
+        assert bool(row["label"]) == bool(row["probability"]) == (check == "warn")
+        assert row["error_code"] == ("not_a_chest_radiograph" if check == "refuse" else "")
+    assert codes == {"refuse": 3, "warn": 0}
+
+
+WRONG = {
+    "no such path": (["no-such-folder", "--out", "out.csv"], "no-such-folder"),
+    "no such glob match": (["archive/*.nothing", "--out", "out.csv"], None),
+    "other ending": (["archive", "--out", "out.txt"], ".parquet"),
+    "no out": (["archive"], "--out"),
+    "out is a folder": (["archive", "--out", "archive"], None),
+    "no such point": (["archive", "--out", "out.csv", "--operating-point", "x"], "balanced"),
+    "no such check": (["archive", "--out", "out.csv", "--input-check", "x"], "warn"),
+    "no bundle": (["archive", "--out", "out.csv", "--bundle", "none"], "bundle"),
+    "no folder for out": (["archive", "--out", "none/out.csv"], "none"),
+    "out below a file": (["archive", "--out", "archive/0.png/out.csv"], "0.png"),
+}
+FAILED = {"no such glob match", "no bundle", "no folder for out", "out below a file"}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_be_begun_is_one_line_and_leaves_nothing(
+    case, chestxray, archive, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, word = WRONG[case]
+    code, out, err = chestxray(*arguments)
+    assert (code, out) == (1 if case in FAILED else 2, "")
+    assert err.startswith("chestxray: ")
+    assert err.count("\n") == 1
+    assert word is None or word in err
+    assert [file.name for file in tmp_path.iterdir()] == ["archive"]
+
+
+@pytest.mark.parametrize("changed", ["source", "point", "check", "bundle"])
+def test_another_command_with_the_same_out_is_refused_and_destroys_nothing(
+    changed, chestxray, archive, bundle, tmp_path, monkeypatch
+) -> None:
+    out = tmp_path / "out.csv"
+    out.write_text("older")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("chestxray.archive.work.Work.make_whole", fail)
+        code, _, err = chestxray(archive, "--out", out)
+    assert (code, err) == (1, "chestxray: [Errno 28] No space left on device\n")
+    other: dict[str, list[object]] = {
+        "source": [archive.parent / "archive" / "0.png"],
+        "point": [archive, "--operating-point", "screening"],
+        "check": [archive, "--input-check", "warn"],
+        "bundle": [archive, "--bundle", write_tiny_bundle(tmp_path / "other", seed=1)],
+    }
+    code, _, err = chestxray(*other[changed], "--out", out)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "out.csv.parts" in err
+    assert out.read_text() == "older"
+    code, _, err = chestxray(archive, "--out", out)
+    assert (code, err) == (0, "")
+    assert set(rows_of(out)) == {"0.png", "1.png"}
+
+
+def test_a_second_process_is_refused(archive, bundle, tmp_path) -> None:
+    out = tmp_path / "out.csv"
+    job = Job(read_bundle(bundle), "balanced", "refuse")
+    with open_work(str(archive), out, job):
+        second = subprocess.run(
+            [*COMMAND, archive, "--out", out, "--bundle", bundle],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (second.returncode, second.stdout) == (2, "")
+    assert "another process" in second.stderr
+    assert second.stderr.count("\n") == 1
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(archive, bundle, tmp_path) -> None:
+    for n in range(30):
+        (archive / f"copy {n}.png").hardlink_to(archive / "0.png")
+    out = tmp_path / "out.csv"
+    command = [*COMMAND, archive, "--out", out, "--bundle", bundle]
+    full = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)),
+    )
+    assert (full.returncode, full.stdout) == (1, "")
+    assert re.fullmatch(r"chestxray: .*File too large\n", full.stderr)
+    assert not out.exists()
+    later = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (later.returncode, later.stderr) == (0, "")
+    assert len(rows_of(out)) == 32
+
+
+def test_progress_in_a_pipe_is_a_line_now_and_then(
+    chestxray, archive, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(cli, "SAY_EVERY_S", 0)
+    (archive / "x.gif").write_bytes(gif())
+    (archive / "small.png").write_bytes(radiograph_png(0, 16))
+    code, out, err = chestxray(archive, "--out", tmp_path / "out.csv")
+    assert code == 3
+    assert out.count("\n") == 1
+    lines = err.splitlines()
+    for n, line in enumerate(lines):
+        assert re.fullmatch(
+            rf"chestxray: {n} of 4 files, [\d,.]+/s, (\?|\d+:\d\d:\d\d) left, "
+            r"\d refused, \d unreadable",
+            line,
+        )
+    assert len(lines) == 5
+    assert lines[0].startswith("chestxray: 0 of 4 files, 0.0/s, ? left")
+    assert lines[-1].endswith("0:00:00 left, 1 refused, 1 unreadable")
+
+
+def test_on_a_terminal_there_is_a_bar(archive, bundle, tmp_path) -> None:
+    for n in range(60):
+        (archive / f"copy {n}.png").hardlink_to(archive / "0.png")
+    (archive / "x.gif").write_bytes(gif())
+    leader, follower = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, archive, "--out", tmp_path / "out.csv", "--bundle", bundle],
+        stdout=subprocess.PIPE,
+        stderr=follower,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "120"},
+    ) as process:
+        os.close(follower)
+        shown = b""
+        try:
+            while more := os.read(leader, 4096):
+                shown += more
+        except OSError:  # the other end has closed
+            pass
+        os.close(leader)
+        assert process.stdout is not None
+        said = process.stdout.read().decode()
+        assert process.wait() == 3
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert "━" in text
+    assert re.search(r"[\d,]+ of 63 files, [\d,.]+/s, \S+ left, \d refused, \d unreadable", text)
+    assert said.endswith("63 files, 62 judged, 0 refused, 1 unreadable\n")
+    assert "\x1b" not in said
+
+
+def test_a_zip_is_judged_as_its_folder_is(chestxray, archive, tmp_path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as zipped:
+        for file in archive.iterdir():
+            zipped.write(file, file.name)
+    for source in (archive, tmp_path / "x.zip"):
+        code, _, _ = chestxray(source, "--out", tmp_path / f"{source.name}.csv")
+        assert code == 0
+    rows, same = rows_of(tmp_path / "archive.csv"), rows_of(tmp_path / "x.zip.csv")
+    for name, row in rows.items():
+        assert row | {"path": ""} == same[name] | {"path": ""}
