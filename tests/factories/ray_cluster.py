@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -115,11 +115,7 @@ def processes_of(session: int) -> list[int]:
 
 def addresses_listened_at(session: int) -> set[str]:
     """The addresses, as text, at which the processes of a session wait for TCP connections."""
-    sockets = {
-        os.readlink(link)  # noqa: PTH115 - a socket is no path
-        for pid in processes_of(session)
-        for link in _open_files(pid)
-    }
+    sockets = {target for pid in processes_of(session) for target in _open_files(pid)}
     addresses = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
@@ -138,11 +134,14 @@ def _address(in_hex: str) -> str:
     return str(getattr(address, "ipv4_mapped", None) or address)
 
 
-def _open_files(pid: int) -> list[Path]:
-    try:
-        return list(Path(f"/proc/{pid}/fd").iterdir())
-    except (FileNotFoundError, ProcessLookupError):
-        return []
+def _open_files(pid: int) -> list[str]:
+    """What a process has open, as the kernel calls it; what it closes meanwhile is left out."""
+    found = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                found.append(os.readlink(link))  # noqa: PTH115 - a socket is no path
+    return found
 
 
 def kill_session(leader: subprocess.Popen[bytes]) -> None:
