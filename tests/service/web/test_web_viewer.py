@@ -357,6 +357,7 @@ def test_another_picture_comes_whole_and_unchanged(page: Page) -> None:
     assert readout(page).startswith("zoom 1.0× · window 256 at 128")
     page.keyboard.press("k")
     expect(page.locator("#picture")).to_have_attribute("aria-label", "Radiograph bands.png")
+    until_shown(page)
     assert band_greys(page, whole(page, *BANDS_PX)) == list(BAND_GREYS)
 
 
