@@ -1,6 +1,6 @@
 """What scoring an archive costs: against the in-process limit, by the archive's size, and on Ray.
 
-    .venv/bin/python benchmarks/archive.py                # all, some twenty minutes
+    .venv/bin/python benchmarks/archive.py                # all
     .venv/bin/python benchmarks/archive.py --only limit
 
 *limit*: the same files as a folder, a zip, a tar and a tar.gz, from the first row to the last, in

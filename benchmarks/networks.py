@@ -1,6 +1,6 @@
 """Which network to choose: quality, size and speed of the four, by one short recipe for all.
 
-    .venv/bin/python benchmarks/networks.py               # all; half an hour on two cores
+    .venv/bin/python benchmarks/networks.py               # all
     .venv/bin/python benchmarks/networks.py --only speed
 
 *quality*: each network trained as configs/networks.toml says, from random weights, and exported;

@@ -57,7 +57,10 @@ Folder = Annotated[Path, typer.Option(exists=True, file_okay=False)]
 BundleFolder = Annotated[
     Path | None, typer.Option(file_okay=False, help="folder of a bundle; unset, the shipped one")
 ]
-
+OperatingPointName = Annotated[str | None, typer.Option(help="screening, balanced, …")]
+InputCheckChoice = Annotated[
+    Literal["refuse", "warn"], typer.Option(help="what to do with what looks like no chest")
+]
 ExternalFolders = Annotated[
     list[Path] | None,
     typer.Option(exists=True, file_okay=False, help="another hospital's data, to be judged on too"),
@@ -144,10 +147,8 @@ def predict(
     heatmap: Annotated[
         Path | None, typer.Option(file_okay=False, help="folder for a heatmap PNG of each file")
     ] = None,
-    operating_point: Annotated[str | None, typer.Option(help="screening, balanced, …")] = None,
-    input_check: Annotated[
-        Literal["refuse", "warn"], typer.Option(help="what to do with what looks like no chest")
-    ] = "refuse",
+    operating_point: OperatingPointName = None,
+    input_check: InputCheckChoice = "refuse",
     bundle: BundleFolder = None,
 ) -> None:
     """Answer for image files: label, calibrated probability of PNEUMONIA, and why."""
@@ -451,10 +452,8 @@ def score(
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="score on this Ray cluster; local: here")
     ] = None,
-    operating_point: Annotated[str | None, typer.Option(help="screening, balanced, …")] = None,
-    input_check: Annotated[
-        Literal["refuse", "warn"], typer.Option(help="what to do with what looks like no chest")
-    ] = "refuse",
+    operating_point: OperatingPointName = None,
+    input_check: InputCheckChoice = "refuse",
     bundle: BundleFolder = None,
 ) -> None:
     """Judge every file of an archive, a row each. The same command resumes a killed run."""
