@@ -23,16 +23,8 @@ BOUNDS = ("threads", "processes")
 
 def archive_goals(report: Report) -> str:
     """What was wanted of scoring, and what came out."""
-    rows = [
-        [
-            goal.what,
-            f"{'≥' if goal.at_least else '≤'} {goal.limit:g} {goal.unit}",
-            f"{goal.value:.2f} {goal.unit}",
-            "yes" if goal.met else "**no**",
-        ]
-        for goal in goals(report)
-    ]
-    return table(("", "wanted", "measured", "met"), rows)
+    rows = [goal.cells() for goal in goals(report)]
+    return table(("on these cores", "wanted", "measured", "met"), rows)
 
 
 def goals(report: Report) -> list[Goal]:

@@ -67,6 +67,13 @@ class Goal:
     def met(self) -> bool:
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
+    def cells(self) -> list[str]:
+        """As text: what, what was wanted, what was measured, and whether that is enough."""
+        wanted = f"{'≥' if self.at_least else '≤'} {self.limit:g} {self.unit}"
+        counted = isinstance(self.value, int)
+        measured = f"{self.value if counted else f'{self.value:.2f}'} {self.unit}"
+        return [self.what, wanted, measured, "yes" if self.met else "**no**"]
+
 
 @dataclass(slots=True)
 class Laps:

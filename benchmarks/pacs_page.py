@@ -23,15 +23,7 @@ QUICK = "**A quick run, to try the programs: its figures are noise.**\n\n"
 
 def pacs_goals(report: Report) -> str:
     """What was wanted of the node, and what came out."""
-    rows = [
-        [
-            goal.what,
-            f"{'≥' if goal.at_least else '≤'} {goal.limit:g} {goal.unit}",
-            f"{goal.value:g} {goal.unit}",
-            "yes" if goal.met else "**no**",
-        ]
-        for goal in goals(report)
-    ]
+    rows = [goal.cells() for goal in goals(report)]
     return _quick(report) + table(("", "wanted", "measured", "met"), rows)
 
 

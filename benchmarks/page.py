@@ -40,13 +40,7 @@ class PageError(Exception):
 
 def goals(report: Report) -> str:
     """What was wanted of the service, and what came out."""
-    rows = []
-    for goal in (Goal(**told) for told in report["goals"]):
-        sign = "≥" if goal.at_least else "≤"
-        met = "yes" if goal.met else "**no**"
-        rows.append(
-            [goal.what, f"{sign} {goal.limit:g} {goal.unit}", f"{goal.value:.2f} {goal.unit}", met]
-        )
+    rows = [Goal(**told).cells() for told in report["goals"]]
     warning = "**A quick run, to try the programs: its figures are noise.**\n\n"
     shown = table(("on these cores", "wanted", "measured", "met"), rows)
     return (warning if report["quick"] else "") + shown

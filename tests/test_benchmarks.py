@@ -149,7 +149,7 @@ def test_goals_that_are_not_met_stand_out_on_the_page() -> None:
     report = {"quick": False, "goals": [asdict(goal) for goal in goals]}
     assert page.goals(report).splitlines()[2:] == [
         "| rate | ≥ 6 × | 5.90 × | **no** |",
-        "| memory | ≤ 250 MB | 250.00 MB | yes |",
+        "| memory | ≤ 250 MB | 250 MB | yes |",
     ]
 
 

@@ -9,32 +9,19 @@ from pathlib import Path
 import httpx
 import pytest
 
-from chestxray import __version__, cli
+from chestxray import __version__
 from chestxray.inference import Predictor
 from chestxray.service.app import create_app
 from chestxray.service.keys import name_of
 from chestxray.service.settings import Settings, load_settings
 from factories.bundles import write_tiny_bundle
+from factories.command_line import chestxray
 from factories.requests import radiograph_png
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
-
-
-@pytest.fixture
-def chestxray(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run the command line in this process: arguments → (exit code, stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["chestxray", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(exit_info.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture
@@ -47,7 +34,7 @@ def radiographs(tmp_path: Path) -> list[Path]:
     return files
 
 
-def test_predict_answers_in_a_line_for_each_file(chestxray, bundle, radiographs) -> None:
+def test_predict_answers_in_a_line_for_each_file(bundle, radiographs) -> None:
     code, out, err = chestxray("predict", *radiographs, "--bundle", bundle)
     assert (code, err) == (0, "")
     lines = out.splitlines()
@@ -59,7 +46,7 @@ def test_predict_answers_in_a_line_for_each_file(chestxray, bundle, radiographs)
 
 @pytest.mark.parametrize("point", ["screening", "balanced", "rule_in"])
 def test_predict_as_json_prints_what_the_service_answers(
-    chestxray, bundle, radiographs, tmp_path, point
+    bundle, radiographs, tmp_path, point
 ) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"not a picture")
@@ -88,7 +75,7 @@ def test_predict_as_json_prints_what_the_service_answers(
     assert printed == answered["results"]
 
 
-def test_predict_writes_a_heatmap_for_each_file(chestxray, bundle, radiographs, tmp_path) -> None:
+def test_predict_writes_a_heatmap_for_each_file(bundle, radiographs, tmp_path) -> None:
     twin = tmp_path / "elsewhere" / radiographs[0].name
     twin.parent.mkdir()
     twin.write_bytes(radiographs[0].read_bytes())
@@ -100,7 +87,7 @@ def test_predict_writes_a_heatmap_for_each_file(chestxray, bundle, radiographs, 
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in written)
 
 
-def test_a_file_that_fails_alone_is_exit_code_1(chestxray, bundle, tmp_path) -> None:
+def test_a_file_that_fails_alone_is_exit_code_1(bundle, tmp_path) -> None:
     empty = tmp_path / "empty.png"
     empty.write_bytes(b"")
     code, out, err = chestxray("predict", empty, "--bundle", bundle)
@@ -122,7 +109,7 @@ def test_a_file_that_fails_alone_is_exit_code_1(chestxray, bundle, tmp_path) -> 
     ],
     ids=" ".join,
 )
-def test_wrong_use_is_one_line_and_exit_code_2(chestxray, bundle, arguments) -> None:
+def test_wrong_use_is_one_line_and_exit_code_2(bundle, arguments) -> None:
     if arguments[0] == "predict":
         arguments = [*arguments, "--bundle", bundle]
     code, out, err = chestxray(*arguments)
@@ -132,7 +119,7 @@ def test_wrong_use_is_one_line_and_exit_code_2(chestxray, bundle, arguments) -> 
 
 
 @pytest.mark.parametrize("command", ["predict", "serve"])
-def test_a_missing_bundle_is_one_line_and_exit_code_1(chestxray, tmp_path, command) -> None:
+def test_a_missing_bundle_is_one_line_and_exit_code_1(tmp_path, command) -> None:
     files = [__file__] if command == "predict" else []
     code, out, err = chestxray(command, *files, "--bundle", tmp_path / "nothing")
     assert (code, out) == (1, "")
@@ -140,7 +127,7 @@ def test_a_missing_bundle_is_one_line_and_exit_code_1(chestxray, tmp_path, comma
     assert err.count("\n") == 1
 
 
-def test_the_version_is_the_packages(chestxray) -> None:
+def test_the_version_is_the_packages() -> None:
     assert chestxray("--version") == (0, f"{__version__}\n", "")
 
 
@@ -161,7 +148,7 @@ def test_predict_loads_no_web_server_no_pytorch_and_no_matplotlib(bundle, radiog
 
 
 def test_a_key_is_printed_once_and_its_hash_is_what_the_settings_take(
-    chestxray, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, out, err = chestxray("key", "ward-3")
     assert code == 0
@@ -173,13 +160,13 @@ def test_a_key_is_printed_once_and_its_hash_is_what_the_settings_take(
     assert name_of(out.strip(), settings.api_keys) == "ward-3"
 
 
-def test_a_key_for_something_that_is_no_name_is_wrong_use(chestxray) -> None:
+def test_a_key_for_something_that_is_no_name_is_wrong_use() -> None:
     code, out, err = chestxray("key", "ward 3")
     assert (code, out) == (2, "")
     assert err == "chestxray: NAME must be letters, digits, '.', '-' or '_'\n"
 
 
-def test_serving_within_reach_of_others_without_keys_is_wrong_use(chestxray) -> None:
+def test_serving_within_reach_of_others_without_keys_is_wrong_use() -> None:
     code, out, err = chestxray("serve", "--host", "0.0.0.0", "--port", "0")  # noqa: S104
     assert (code, out) == (2, "")
     assert err.startswith(

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from chestxray import cli
 from chestxray.dataset import read_dataset, split_heldout
 from chestxray.evaluation.metrics import FIGURES
 from factories.bundles import write_tiny_bundle
+from factories.command_line import Answer, chestxray
 from factories.datasets import write_dataset
 
 
@@ -24,16 +24,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def evaluate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], data, bundle):
+def evaluate(data, bundle):
     """Run ``evaluate`` in this process: OUT, more arguments → (exit code, stdout, stderr)."""
 
-    def run(out: Path, *arguments: object) -> tuple[int, str, str]:
-        told = ["evaluate", "--data", data, "--out", out, "--bundle", bundle, *arguments]
-        monkeypatch.setattr(sys, "argv", ["chestxray", *map(str, told)])
-        with pytest.raises(SystemExit) as exit_info:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(exit_info.value.code or 0), captured.out, captured.err
+    def run(out: Path, *arguments: object) -> Answer:
+        return chestxray(
+            *("evaluate", "--data", data, "--out", out, "--bundle", bundle), *arguments
+        )
 
     return run
 

@@ -1,8 +1,6 @@
 """From a folder of radiographs to a judged bundle, all of it through the command line."""
 
-import contextlib
 import csv
-import io
 import json
 import subprocess
 import sys
@@ -11,9 +9,9 @@ from typing import NamedTuple
 
 import pytest
 
-from chestxray import cli
 from chestxray.evaluation.evaluate import points_of
 from chestxray.inference import Predictor, read_bundle
+from factories.command_line import chestxray
 from factories.datasets import write_dataset
 
 # Over 100 radiographs are held out, because int8 must keep 99 % of their labels: one may change.
@@ -49,26 +47,6 @@ noise_p = 0.1
 jpeg_p = 0.1
 erase_p = 0.0
 """
-
-
-class Answer(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-def chestxray(*arguments: object) -> Answer:
-    """Run the command line in this process, its output no terminal."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        patch.setattr(sys, "argv", ["chestxray", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exited:
-            cli.main()
-    return Answer(int(exited.value.code or 0), out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")

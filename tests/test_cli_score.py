@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import resource
+import signal
 import subprocess
 import sys
 import zipfile
@@ -20,8 +21,10 @@ from chestxray.archive.work import open_work
 from chestxray.inference import read_bundle
 from factories import images
 from factories.bundles import write_tiny_bundle
+from factories.command_line import Answer, chestxray
 from factories.images import gif
 from factories.requests import radiograph_png
+from factories.servers import wait_until
 
 COMMAND = [sys.executable, "-m", "chestxray", "score"]
 
@@ -32,18 +35,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def chestxray(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bundle: Path):
+def score(bundle: Path):
     """Run ``score`` here with the tiny bundle: arguments → (exit code, stdout, stderr)."""
 
-    def run(*arguments: object) -> tuple[int, str, str]:
-        told = ["score", *map(str, arguments)]
-        if "--bundle" not in told:
-            told += ["--bundle", str(bundle)]
-        monkeypatch.setattr(sys, "argv", ["chestxray", *told])
-        with pytest.raises(SystemExit) as exit_info:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(exit_info.value.code or 0), captured.out, captured.err
+    def run(*arguments: object) -> Answer:
+        told = arguments if "--bundle" in arguments else (*arguments, "--bundle", bundle)
+        return chestxray("score", *told)
 
     return run
 
@@ -63,26 +60,26 @@ def rows_of(file: Path) -> dict[str, dict[str, str]]:
         return {Path(row["path"]).name: row for row in csv.DictReader(lines)}
 
 
-def test_all_well_is_exit_code_0_one_line_and_one_file(chestxray, archive, tmp_path) -> None:
+def test_all_well_is_exit_code_0_one_line_and_one_file(score, archive, tmp_path) -> None:
     out = tmp_path / "out.csv"
-    code, said, err = chestxray(archive, "--out", out)
+    code, said, err = score(archive, "--out", out)
     assert (code, err) == (0, "")
     assert said == f"{out}: 2 files, 2 judged, 0 refused, 0 unreadable\n"
     assert set(rows_of(out)) == {"0.png", "1.png"}
     assert {file.name for file in tmp_path.iterdir()} == {"archive", "out.csv"}
 
 
-def test_parquet_by_the_ending(chestxray, archive, tmp_path) -> None:
+def test_parquet_by_the_ending(score, archive, tmp_path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    code, _, err = chestxray(archive, "--out", tmp_path / "out.parquet")
+    code, _, err = score(archive, "--out", tmp_path / "out.parquet")
     assert (code, err) == (0, "")
     assert parquet.read_table(tmp_path / "out.parquet").num_rows == 2
 
 
-def test_some_failed_is_exit_code_3(chestxray, archive, tmp_path) -> None:
+def test_some_failed_is_exit_code_3(score, archive, tmp_path) -> None:
     (archive / "x.gif").write_bytes(gif())
     (archive / "small.png").write_bytes(radiograph_png(0, 16))
-    code, said, err = chestxray(archive, "--out", tmp_path / "out.csv")
+    code, said, err = score(archive, "--out", tmp_path / "out.csv")
     assert (code, err) == (3, "")
     assert said.endswith("4 files, 2 judged, 1 refused, 1 unreadable\n")
     rows = rows_of(tmp_path / "out.csv")
@@ -94,22 +91,22 @@ def test_some_failed_is_exit_code_3(chestxray, archive, tmp_path) -> None:
     }
 
 
-def test_none_judged_is_exit_code_1_with_its_rows(chestxray, tmp_path) -> None:
+def test_none_judged_is_exit_code_1_with_its_rows(score, tmp_path) -> None:
     (tmp_path / "x.zip").write_bytes(b"no zip")
-    code, said, _ = chestxray(tmp_path / "x.zip", "--out", tmp_path / "out.csv")
+    code, said, _ = score(tmp_path / "x.zip", "--out", tmp_path / "out.csv")
     assert code == 1
     assert "1 files, 0 judged, 0 refused, 1 unreadable" in said
     assert rows_of(tmp_path / "out.csv")["x.zip"]["error_code"] == "damaged_file"
 
 
-def test_options_decide_the_rows(chestxray, archive, tmp_path) -> None:
+def test_options_decide_the_rows(score, archive, tmp_path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (99, 99), dtype=np.uint8)
     (archive / "noise.png").write_bytes(images.png(noise))
     codes = {}
     for check in ("refuse", "warn"):
         out = tmp_path / f"{check}.csv"
         options = ("--input-check", check, "--operating-point", "rule_in")
-        codes[check], _, _ = chestxray(archive, "--out", out, *options)
+        codes[check], _, _ = score(archive, "--out", out, *options)
         row = rows_of(out)["noise.png"]
         assert (row["input_check"], row["operating_point"]) == ("refused", "rule_in")
         assert bool(row["label"]) == bool(row["probability"]) == (check == "warn")
@@ -134,11 +131,11 @@ FAILED = {"no such glob match", "no bundle", "no folder for out", "out below a f
 
 @pytest.mark.parametrize("case", WRONG)
 def test_what_cannot_be_begun_is_one_line_and_leaves_nothing(
-    case, chestxray, archive, tmp_path, monkeypatch
+    case, score, archive, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arguments, word = WRONG[case]
-    code, out, err = chestxray(*arguments)
+    code, out, err = score(*arguments)
     assert (code, out) == (1 if case in FAILED else 2, "")
     assert err.startswith("chestxray: ")
     assert err.count("\n") == 1
@@ -148,7 +145,7 @@ def test_what_cannot_be_begun_is_one_line_and_leaves_nothing(
 
 @pytest.mark.parametrize("changed", ["source", "point", "check", "bundle"])
 def test_another_command_with_the_same_out_is_refused_and_destroys_nothing(
-    changed, chestxray, archive, bundle, tmp_path, monkeypatch
+    changed, score, archive, bundle, tmp_path, monkeypatch
 ) -> None:
     out = tmp_path / "out.csv"
     out.write_text("older")
@@ -158,7 +155,7 @@ def test_another_command_with_the_same_out_is_refused_and_destroys_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr("chestxray.archive.work.Work.make_whole", fail)
-        code, _, err = chestxray(archive, "--out", out)
+        code, _, err = score(archive, "--out", out)
     assert (code, err) == (1, "chestxray: [Errno 28] No space left on device\n")
     other: dict[str, list[object]] = {
         "source": [archive.parent / "archive" / "0.png"],
@@ -166,12 +163,12 @@ def test_another_command_with_the_same_out_is_refused_and_destroys_nothing(
         "check": [archive, "--input-check", "warn"],
         "bundle": [archive, "--bundle", write_tiny_bundle(tmp_path / "other", seed=1)],
     }
-    code, _, err = chestxray(*other[changed], "--out", out)
+    code, _, err = score(*other[changed], "--out", out)
     assert code == 2
     assert err.count("\n") == 1
     assert "out.csv.parts" in err
     assert out.read_text() == "older"
-    code, _, err = chestxray(archive, "--out", out)
+    code, _, err = score(archive, "--out", out)
     assert (code, err) == (0, "")
     assert set(rows_of(out)) == {"0.png", "1.png"}
 
@@ -213,13 +210,11 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(archive, bundle, tmp_
     assert len(rows_of(out)) == 32
 
 
-def test_progress_in_a_pipe_is_a_line_now_and_then(
-    chestxray, archive, tmp_path, monkeypatch
-) -> None:
+def test_progress_in_a_pipe_is_a_line_now_and_then(score, archive, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(cli, "SAY_EVERY_S", 0)
     (archive / "x.gif").write_bytes(gif())
     (archive / "small.png").write_bytes(radiograph_png(0, 16))
-    code, out, err = chestxray(archive, "--out", tmp_path / "out.csv")
+    code, out, err = score(archive, "--out", tmp_path / "out.csv")
     assert code == 3
     assert out.count("\n") == 1
     lines = err.splitlines()
@@ -263,12 +258,33 @@ def test_on_a_terminal_there_is_a_bar(archive, bundle, tmp_path) -> None:
     assert "\x1b" not in said
 
 
-def test_a_zip_is_judged_as_its_folder_is(chestxray, archive, tmp_path) -> None:
+def test_ctrl_c_is_told_and_the_same_command_goes_on(score, archive, bundle, tmp_path) -> None:
+    for n in range(1_000):
+        (archive / f"copy {n}.png").hardlink_to(archive / "0.png")
+    out = tmp_path / "out.csv"
+    with subprocess.Popen(
+        [*COMMAND, archive, "--out", out, "--bundle", bundle],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        wait_until((tmp_path / "out.csv.parts" / "00000000.csv").exists)
+        process.send_signal(signal.SIGINT)
+        said, complaints = process.communicate(timeout=60)
+    assert (said, process.returncode) == ("", 130)
+    assert complaints.splitlines()[-1] == "chestxray: interrupted"
+    assert "Traceback" not in complaints
+    assert not out.exists()
+    assert score(archive, "--out", out)[0] == 0
+    assert len(rows_of(out)) == 1_002
+
+
+def test_a_zip_is_judged_as_its_folder_is(score, archive, tmp_path) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as zipped:
         for file in archive.iterdir():
             zipped.write(file, file.name)
     for source in (archive, tmp_path / "x.zip"):
-        code, _, _ = chestxray(source, "--out", tmp_path / f"{source.name}.csv")
+        code, _, _ = score(source, "--out", tmp_path / f"{source.name}.csv")
         assert code == 0
     rows, same = rows_of(tmp_path / "archive.csv"), rows_of(tmp_path / "x.zip.csv")
     for name, row in rows.items():

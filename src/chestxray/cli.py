@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from chestxray.service.schemas import BatchElement
 
 EXIT_FAILED, EXIT_WRONG_USE, EXIT_SOME_FAILED = 1, 2, 3
+EXIT_INTERRUPTED = 128 + signal.SIGINT  # Typer's answer to Ctrl-C
 SAY_EVERY_S = 30
 """How often `score` says how far it is where there is no terminal."""
 
@@ -71,6 +73,8 @@ def main() -> None:
     """Run the command line and exit."""
     try:
         code = app(standalone_mode=False)
+        if code == EXIT_INTERRUPTED:
+            _fail("interrupted", code)
     except TyperException as exc:
         code = _fail(exc.format_message(), EXIT_WRONG_USE)
     except typer.Abort:

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import sys
 import tarfile
 import threading
 import zipfile
@@ -12,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from chestxray import cli
 from chestxray.archive.files import Item, Walk, find
 from chestxray.archive.rows import Row
 from chestxray.archive.scoring import AHEAD, Job, Part, Scorer
 from chestxray.imaging import Limits
+from factories.command_line import chestxray
 
 
 def scored(job: Job, items: list[Item], threads: int = 2) -> list[Row]:
@@ -60,11 +59,8 @@ def test_a_row_says_what_predict_says(
 
     files = [str(folder / name) for name in mixed]
     options = ["--operating-point", "screening", "--input-check", input_check]
-    arguments = [*files, "--json", *options, "--bundle", str(tiny_folder)]
-    monkeypatch.setattr(sys, "argv", ["chestxray", "predict", *arguments])
-    with pytest.raises(SystemExit):
-        cli.main()
-    elements = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    answer = chestxray("predict", *files, "--json", *options, "--bundle", tiny_folder)
+    elements = [json.loads(line) for line in answer.out.splitlines()]
     assert len(elements) == len(mixed)
     outcomes = set()
     for element in elements:

@@ -19,7 +19,7 @@ from chestxray.imaging.synthetic import synthetic_radiograph
 from chestxray.inference import Predictor
 from chestxray.inference.bundle import Calibration, OperatingPoint
 from chestxray.learning.export import check_parity, corrupted, export, inputs_of, metrics_entry
-from chestxray.learning.graph import fold_batch_norm, quantise
+from chestxray.learning.graph import fold_batch_norm, quantise, to_onnx
 from chestxray.learning.inputs import decode
 from chestxray.learning.networks import NETWORKS
 
@@ -130,6 +130,23 @@ def test_a_batch_is_answered_like_its_inputs_one_by_one(
         alone = graph_outputs(model, inputs[i : i + 1])
         for part, whole in zip(alone, together, strict=True):
             np.testing.assert_allclose(part[0], whole[i], atol=1e-4, rtol=1e-4)
+
+
+def test_a_resnet_with_bottlenecks_keeps_its_first_stage_in_floats():
+    """All of it in int8 moved logits by more than parity allows."""
+    torch.manual_seed(0)
+    model = quantise(to_onnx(NETWORKS["resnet50"](), 64), np.zeros((1, 1, 64, 64), np.float32))
+    kernels = {
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in onnx.load_from_string(model).graph.initializer
+        if len(tensor.dims) == 4 and tensor.dims[0] > 1  # the head's is one row
+    }
+    floats = {name for name, kernel in kernels.items() if kernel.dtype == np.float32}
+    first = {"conv1.weight", "layer1.0.downsample.0.weight"} | {
+        f"layer1.{block}.conv{number}.weight" for block in range(3) for number in (1, 2, 3)
+    }
+    assert floats == first
+    assert sum(kernel.dtype == np.int8 for kernel in kernels.values()) == 53 - len(first)
 
 
 @pytest.mark.parametrize(("name", "n_features"), [("resnet34", 512), ("resnet50", 2048)])

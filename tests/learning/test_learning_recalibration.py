@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chestxray import cli, imaging
+from chestxray import imaging
 from chestxray.dataset import read_dataset
 from chestxray.errors import BundleMissingError, EmptyDatasetError
 from chestxray.inference import Predictor, read_bundle
@@ -14,6 +14,7 @@ from chestxray.inference.probability import calibrated_logit, sigmoid
 from chestxray.learning.learning_curve import RULE, better_from
 from chestxray.learning.recalibration import recalibrate
 from factories.bundles import tiny_manifest, tiny_model, write_tiny_bundle
+from factories.command_line import chestxray
 from factories.datasets import write_dataset, write_files
 
 BLOCKED = (
@@ -162,23 +163,14 @@ def test_recalibration_needs_readable_radiographs_of_both_truths(bundle, site, t
     assert not (tmp_path / "out").exists()
 
 
-@pytest.fixture
-def calibrate(monkeypatch, capsys):
+def calibrate(data: Path, bundle: Path, out: Path) -> tuple[str, str]:
     """``chestxray calibrate`` in this process: what it says on stdout and on stderr."""
-
-    def run(data: Path, bundle: Path, out: Path) -> tuple[str, str]:
-        arguments = ["--data", data, "--bundle", bundle, "--out", out]
-        monkeypatch.setattr(sys, "argv", ["chestxray", "calibrate", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exited:
-            cli.main()
-        assert exited.value.code == 0
-        said = capsys.readouterr()
-        return said.out, said.err
-
-    return run
+    answer = chestxray("calibrate", "--data", data, "--bundle", bundle, "--out", out)
+    assert answer.code == 0
+    return answer.out, answer.err
 
 
-def test_calibrate_prints_the_curve_and_from_when_it_pays(site, calibrate, tmp_path):
+def test_calibrate_prints_the_curve_and_from_when_it_pays(site, tmp_path):
     # 3 off in the calibrated logit: every radiograph is PNEUMONIA.
     manifest = tiny_manifest(tiny_model())
     far_off = manifest.calibration.model_copy(update={"bias": manifest.calibration.bias + 3})
@@ -198,7 +190,7 @@ def test_calibrate_prints_the_curve_and_from_when_it_pays(site, calibrate, tmp_p
     assert "probabilities" not in err
 
 
-def test_calibrate_warns_when_it_is_not_shown_to_pay_and_still_writes(bundle, calibrate, tmp_path):
+def test_calibrate_warns_when_it_is_not_shown_to_pay_and_still_writes(bundle, tmp_path):
     few = write_dataset(tmp_path / "few", 10)
     out, err = calibrate(few, bundle, tmp_path / "new")
     assert "pays" not in out

@@ -1,7 +1,4 @@
-import contextlib
-import io
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +6,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from chestxray import cli
 from chestxray.dataset import Split, split_heldout
 from chestxray.errors import BundleDamagedError, BundleMissingError, LeakError, RunMismatchError
 from chestxray.imaging import Radiograph
@@ -21,6 +17,7 @@ from chestxray.learning.networks import resnet18
 from chestxray.learning.teaching import read_teachers, require_unseen
 from chestxray.learning.training import Learner, network_logits, train
 from factories.bundles import write_tiny_bundle
+from factories.command_line import chestxray
 from factories.datasets import radiograph_levels
 
 SHORT = {"stages": [{"epochs": 2, "side_px": 32}], "side_px": 32, "batch_size": 8, "heldout": 0.3}
@@ -161,14 +158,9 @@ def test_the_command_line_distils_a_bundle_of_the_same_split(exported, samples, 
         "contrast = 0.2\n[[stages]]\nepochs = 4\nside_px = 32\n",
         encoding="utf-8",
     )
-    out = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
-        arguments = ["train", str(recipe), "--data", str(data), "--out", str(tmp_path / "run")]
-        patch.setattr(sys, "argv", ["chestxray", *arguments])
-        with pytest.raises(SystemExit) as exited:
-            cli.main()
-    assert not exited.value.code
-    assert "pupil, int8" in out.getvalue()
+    answer = chestxray("train", recipe, "--data", data, "--out", tmp_path / "run")
+    assert answer.code == 0
+    assert "pupil, int8" in answer.out
     training = Predictor.load(tmp_path / "run" / "bundle").manifest.training
     assert training["config"]["teacher"] == [str(exported.folder)]
     assert training["teachers"] == [read_bundle(exported.folder).sha256]

@@ -1,8 +1,4 @@
-"""The same rows as on one machine, whatever dies: against a real Ray of several processes.
-
-Not collected with the others yet: twice in a dozen runs Ray took the whole test process with it,
-without a word. By hand: ``pytest tests/archive/cluster_on_ray.py``.
-"""
+"""The same rows as on one machine, whatever dies: against a real Ray of several processes."""
 
 from __future__ import annotations
 
@@ -12,9 +8,10 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -38,6 +35,7 @@ from factories.ray_cluster import (
     processes_of,
     ray_cluster,
 )
+from factories.ray_driver import Scored, scored
 from factories.servers import wait_until
 
 Rows = dict[int, list[Row]]
@@ -86,27 +84,33 @@ def parts_of(archive: Path, n_parts: int, repeats: int) -> list[Part]:
     return [Part(number, items_of(archive) * repeats) for number in range(n_parts)]
 
 
-def rows_here(parts: list[Part], job: Job) -> Rows:
+def rows_here(parts: Iterable[Part], job: Job) -> Rows:
     with closing(Scorer(job, threads=1)) as scorer:
         return {part.number: list(scorer.rows(part)) for part in parts}
 
 
-def collected(scored: Iterator[tuple[int, list[Row]]]) -> Rows:
+def collected(answers: Iterable[Scored]) -> Rows:
     rows: Rows = {}
-    for number, part_rows in scored:
+    for number, part_rows, _ in answers:
         assert number not in rows, "a part came twice"
         rows[number] = part_rows
     return rows
 
 
+def parts_by_relative_names(folder: Path, name: str) -> list[Part]:
+    os.chdir(folder)
+    items = tuple(find(name, Walk(Path(name, "rows.csv"))))
+    return [Part(number, items[number::3]) for number in range(3)]
+
+
 def test_a_cluster_makes_the_rows_that_one_machine_makes(
     cluster: RayCluster, archive: Path, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(archive.parent)  # and relative names lead to the same files on a node
-    items = tuple(find(archive.name, Walk(archive / "rows.csv")))
-    parts = [Part(number, items[number::3]) for number in range(3)]
-    rows = collected(score_on_cluster(iter(parts), job, cluster.address))
-    assert rows == rows_here(parts, job)
+    """Relative names lead to the same files on a node, which has another current directory."""
+    parts = partial(parts_by_relative_names, archive.parent, archive.name)
+    monkeypatch.chdir(archive.parent)  # back afterwards
+    rows = collected(scored(parts, job, cluster.address))
+    assert rows == rows_here(parts(), job)
     assert {row.error_code for part in rows.values() for row in part} >= {
         None,
         "truncated_file",
@@ -115,58 +119,51 @@ def test_a_cluster_makes_the_rows_that_one_machine_makes(
     }
 
 
-def test_an_archive_is_gone_through_in_waves(
-    cluster: RayCluster, archive: Path, job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("chestxray.archive.cluster.PARTS_PER_CPU", 2)
-    parts = parts_of(archive, n_parts=9, repeats=1)
-    taken = []
-
-    def as_asked_for() -> Iterator[Part]:
-        for part in parts:
-            taken.append(part.number)
-            yield part
-
-    rows: Rows = {}
-    for n_done, (number, part_rows) in enumerate(
-        score_on_cluster(as_asked_for(), job, cluster.address), start=1
-    ):
-        assert len(taken) <= 4 * (1 + (n_done - 1) // 4), "parts of a later wave are held already"
-        rows[number] = part_rows
-    assert taken == list(range(9))
-    assert rows == rows_here(parts, job)
+def test_an_archive_is_gone_through_in_waves(cluster: RayCluster, archive: Path, job: Job) -> None:
+    parts = partial(parts_of, archive, n_parts=9, repeats=1)
+    answers = list(scored(parts, job, cluster.address, PARTS_PER_CPU=2))
+    for n_done, answer in enumerate(answers):
+        assert answer.n_taken <= 4 * (1 + n_done // 4), "parts of a later wave are held already"
+    assert answers[-1].n_taken == 9
+    assert collected(answers) == rows_here(parts(), job)
 
 
 def test_killed_processes_cost_no_row_and_double_none(
     cluster: RayCluster, archive: Path, job: Job
 ) -> None:
-    parts = parts_of(archive, n_parts=16, repeats=20)
+    parts = partial(parts_of, archive, n_parts=16, repeats=20)
     kills = 0
-    rows: Rows = {}
-    for number, part_rows in score_on_cluster(parts, job, cluster.address):
-        assert number not in rows, "a part came twice"
-        rows[number] = part_rows
-        if len(rows) % 4 == 1:
-            for pid in cluster.actors_at_work():
-                kill(pid)
-                kills += 1
+
+    def answers_between_kills() -> Iterator[Scored]:
+        nonlocal kills
+        for n_done, answer in enumerate(scored(parts, job, cluster.address)):
+            yield answer
+            if n_done % 4 == 0:
+                for pid in cluster.actors_at_work():
+                    kill(pid)
+                    kills += 1
+
+    rows = collected(answers_between_kills())
     assert kills >= 3
-    assert rows == rows_here(parts, job)
+    assert rows == rows_here(parts(), job)
 
 
 def test_a_node_that_dies_costs_no_row(archive: Path, job: Job) -> None:
-    parts = parts_of(archive, n_parts=16, repeats=20)
-    with ray_cluster(1, 1) as cluster:
-        rows: Rows = {}
-        hit = False
-        for number, part_rows in score_on_cluster(parts, job, cluster.address):
-            assert number not in rows, "a part came twice"
-            rows[number] = part_rows
+    parts = partial(parts_of, archive, n_parts=16, repeats=20)
+    hit = False
+
+    def answers_around_the_kill(cluster: RayCluster) -> Iterator[Scored]:
+        nonlocal hit
+        for answer in scored(parts, job, cluster.address):
+            yield answer
             if not hit and cluster.actors_at_work(node=1):
                 cluster.kill(1)
                 hit = True
-        assert hit, "the node was never at work"
-    assert rows == rows_here(parts, job)
+
+    with ray_cluster(1, 1) as cluster:
+        rows = collected(answers_around_the_kill(cluster))
+    assert hit, "the node was never at work"
+    assert rows == rows_here(parts(), job)
 
 
 def test_a_bundle_that_does_not_run_ends_the_run_with_our_error(
@@ -175,7 +172,7 @@ def test_a_bundle_that_does_not_run_ends_the_run_with_our_error(
     broken = replace(job, bundle=replace(job.bundle, model=b"no model"))
     started = time.monotonic()
     with pytest.raises(BundleError):
-        collected(score_on_cluster(parts_of(archive, 4, 1), broken, cluster.address))
+        collected(scored(partial(parts_of, archive, 4, 1), broken, cluster.address))
     assert time.monotonic() - started < 60
 
 
@@ -186,26 +183,26 @@ class Deadly(Item):
         return os._exit, (1,)
 
 
-def test_a_part_that_kills_every_process_ends_the_run(
-    cluster: RayCluster, job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("chestxray.archive.cluster.STALL_TIMEOUT_S", 20)
-    parts = [Part(0, (Deadly("x", "x"),))]
+def deadly_parts() -> list[Part]:
+    return [Part(0, (Deadly("x", "x"),))]
+
+
+def test_a_part_that_kills_every_process_ends_the_run(cluster: RayCluster, job: Job) -> None:
     with pytest.raises(ClusterError):
-        collected(score_on_cluster(parts, job, cluster.address))
+        collected(scored(deadly_parts, job, cluster.address, STALL_TIMEOUT_S=20))
 
 
 def test_an_address_where_nothing_answers_is_an_error_within_seconds(job: Job) -> None:
     started = time.monotonic()
     with pytest.raises(ClusterError, match="nothing answers"):
-        collected(score_on_cluster([], job, f"127.0.0.1:{free_port()}"))
+        list(score_on_cluster([], job, f"127.0.0.1:{free_port()}"))
     assert time.monotonic() - started < 15
 
 
 @pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "127.0.0.1", "head:port", ""])
 def test_what_is_no_address_is_refused(job: Job, address: str) -> None:
     with pytest.raises(ClusterError, match="HOST:PORT"):
-        collected(score_on_cluster([], job, address))
+        list(score_on_cluster([], job, address))
 
 
 LOCAL = """
