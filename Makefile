@@ -11,13 +11,15 @@ BIN := .venv/bin
 export NO_ALBUMENTATIONS_UPDATE := 1
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help serve install test check format bench clean
+.PHONY: help serve install test check format docs bench dist clean
 
 help:
 	@echo "make serve    start the service on $(HOST):$(PORT) (HOST=, PORT=)"
 	@echo "make test     run all tests (PYTEST_ARGS=)"
 	@echo "make check    lint, format, types, import contract, docs"
 	@echo "make bench    run the benchmarks"
+	@echo "make docs     build the site of docs/ in dist/docs"
+	@echo "make dist     build wheel and sdist, with the list of what they bring along"
 	@echo "make format   mend what can be mended"
 	@echo "make clean    remove the virtual environment and caches"
 
@@ -45,14 +47,27 @@ check: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python release/audit.py
 	$(BIN)/python -m pytest -q tests/test_docs.py
+	$(MAKE) docs
 
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# Warnings are errors; a page that is generated from the code is made anew.
+docs: .venv/installed-dev
+	$(BIN)/sphinx-build -q -E -W --keep-going -d .sphinx_cache docs dist/docs
+
 bench: .venv/installed-dev
 	$(BIN)/python benchmarks/bench.py
 
+dist: .venv/installed-dev
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python release/bill.py dist/*.whl
+	cd dist && sha256sum chestxray-* > SHA256SUMS
+
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .sphinx_cache .import_linter_cache dist

@@ -148,7 +148,7 @@ def test_predict_loads_no_web_server_no_pytorch_and_no_matplotlib(bundle, radiog
 
 
 def test_a_key_is_printed_once_and_its_hash_is_what_the_settings_take(
-    monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     code, out, err = chestxray("key", "ward-3")
     assert code == 0

@@ -1,199 +1,43 @@
 """deploy/nginx.conf in a real nginx, in front of the real server, with a certificate of its own."""
 
 import json
-import os
 import re
 import shutil
 import socket
 import ssl
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from http.client import HTTPResponse, HTTPSConnection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import pytest
 
 from chestxray.client import Client, NotReadyError, ProblemError, UnreachableError
-from chestxray.service.keys import hash_of, make_key
 from chestxray.service.settings import Settings
-from factories.bundles import write_tiny_bundle
+from factories.deployment import NGINX_CONF, Proxy, Service, nginx, service_process, wait_for
+from factories.pacs import free_port
 from factories.requests import radiograph_png
 
 REPOSITORY = Path(__file__).parents[1]
-CONFIGURATION = REPOSITORY / "deploy" / "nginx.conf"
 PAGE = (REPOSITORY / "docs" / "operations.md").read_text(encoding="utf-8")
 MAX_BODY_BYTES = 2_000_000
-T = TypeVar("T")
-
-FRAME = """
-{user}
-daemon off;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log info;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    scgi_temp_path {folder}/scgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    include {folder}/chestxray.conf;
-}}
-"""
-"""What a distribution's nginx.conf does, in a folder of the test's."""
-
-
-@dataclass
-class Service:
-    """A server process that demands a key."""
-
-    port: int
-    key: str
-    log: Path
-
-    def log_entries(self, request_id: str) -> list[dict[str, object]]:
-        lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
-        whole = [json.loads(line) for line in lines if line.endswith("\n")]
-        return [entry for entry in whole if entry["request_id"] == request_id]
-
-
-@dataclass
-class Proxy:
-    """nginx and where it listens."""
-
-    https_port: int
-    http_port: int
-    folder: Path
-    trusted: ssl.SSLContext
-
-    @property
-    def url(self) -> str:
-        return f"https://localhost:{self.https_port}"
-
-    @property
-    def error_log(self) -> str:
-        return (self.folder / "error.log").read_text(encoding="utf-8")
-
-    @property
-    def access_log(self) -> list[dict[str, object]]:
-        lines = (self.folder / "chestxray.log").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    bundle = write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
-    log = tmp_path_factory.mktemp("service") / "log"
-    key = make_key()
-    settings = {
-        "CHESTXRAY_PORT": "0",
-        "CHESTXRAY_BUNDLE": str(bundle),
-        "CHESTXRAY_API_KEYS": f"radiology:{hash_of(key)}",
-        "CHESTXRAY_MAX_BODY_BYTES": str(MAX_BODY_BYTES),
-    }
-    with log.open("wb") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "chestxray", "serve"], stderr=stderr, env=os.environ | settings
-        )
-    try:
-        found = wait_for(
-            lambda: re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text(encoding="utf-8")),
-            unless=process.poll,
-        )
-        yield Service(int(found[1]), key, log)
-    finally:
-        process.terminate()
-        process.wait(60)
+    with service_process(
+        tmp_path_factory.mktemp("service"), CHESTXRAY_MAX_BODY_BYTES=str(MAX_BODY_BYTES)
+    ) as service:
+        yield service
 
 
 @pytest.fixture(scope="module")
 def proxy(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     with nginx(tmp_path_factory.mktemp("nginx"), service.port) as proxy:
         yield proxy
-
-
-@contextmanager
-def nginx(
-    folder: Path, service_port: int, change: Callable[[str], str] = lambda text: text
-) -> Iterator[Proxy]:
-    """nginx with the configuration of ``deploy/`` at ports and in a folder of this test's."""
-    for program in ("nginx", "openssl"):
-        if shutil.which(program) is None:
-            pytest.skip(f"needs {program}")
-    make_certificate(folder)
-    https_port, http_port = free_port(), free_port()
-    text = CONFIGURATION.read_text(encoding="utf-8")
-    for place, here in {
-        # A small buffer, or the kernel would take a whole answer from nginx before it is read.
-        "listen 443 ssl http2;": f"listen 127.0.0.1:{https_port} ssl http2 sndbuf=4096;",
-        "listen 80;": f"listen 127.0.0.1:{http_port};",
-        "server 127.0.0.1:8000;": f"server 127.0.0.1:{service_port};",
-        "/etc/nginx/tls/": f"{folder}/",
-        "/var/log/nginx/": f"{folder}/",
-        "server_name xray.example.org;": "server_name localhost;",
-    }.items():
-        assert place in text
-        text = text.replace(place, here)
-    (folder / "chestxray.conf").write_text(change(text), encoding="utf-8")
-    user = "user root;" if os.geteuid() == 0 else ""  # as another it could not enter this folder
-    (folder / "nginx.conf").write_text(FRAME.format(folder=folder, user=user), encoding="utf-8")
-    process = subprocess.Popen(
-        ["nginx", "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]  # noqa: S607
-    )
-    trusted = ssl.create_default_context(cafile=folder / "chestxray.crt")
-    proxy = Proxy(https_port, http_port, folder, trusted)
-    try:
-        wait_for(lambda: listens(https_port) and listens(http_port), unless=process.poll)
-        yield proxy
-    finally:
-        process.terminate()
-        assert process.wait(30) == 0, proxy.error_log
-
-
-def make_certificate(folder: Path) -> None:
-    command = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
-    subprocess.run(
-        [
-            *("openssl", *command.split(), "-subj", "/CN=localhost"),
-            *("-addext", "subjectAltName=DNS:localhost"),
-            *("-out", str(folder / "chestxray.crt"), "-keyout", str(folder / "chestxray.key")),
-        ],
-        check=True,
-        capture_output=True,
-    )
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
-    except OSError:
-        return False
-    return True
-
-
-def wait_for(
-    found: Callable[[], T], *, unless: Callable[[], object] = lambda: None, timeout_s: float = 60
-) -> T:
-    """What ``found`` returns as soon as that is true; fails after a time, or if ``unless`` is."""
-    deadline = time.monotonic() + timeout_s
-    while not (result := found()):
-        assert unless() is None, "the program has ended"
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
-    return result
 
 
 @pytest.fixture
@@ -278,10 +122,9 @@ def test_the_page_says_how_another_machine_may_read_the_metrics(
     (location,) = re.findall(r"`(location = /metrics {.*})`", PAGE)
     location = location.replace("10.1.2.3", address)
 
-    def opened(text: str) -> str:
-        return text.replace("    location / {", f"    {location}\n    location / {{", 1)
-
-    with nginx(tmp_path, service.port, opened) as proxy:
+    (folder := tmp_path / "chestxray.d").mkdir()
+    (folder / "metrics.conf").write_text(location, encoding="utf-8")
+    with nginx(tmp_path, service.port) as proxy:
         headers = {"X-API-Key": service.key}
         answer = httpx.get(f"{proxy.url}/metrics", headers=headers, verify=proxy.trusted)
     assert answer.status_code == status
@@ -399,7 +242,7 @@ def test_an_answer_before_the_body_has_been_read_reaches_the_sender(client: Clie
 
 
 def test_the_proxy_takes_bodies_as_long_as_the_service_does(proxy: Proxy, service: Service) -> None:
-    assert "client_max_body_size 128m;" in CONFIGURATION.read_text(encoding="utf-8")
+    assert "client_max_body_size 128m;" in NGINX_CONF.read_text(encoding="utf-8")
     longest = Settings.model_fields["max_body_bytes"].default
     assert longest == 128 * 1024 * 1024
     # What the proxy lets pass is here refused by the service, which takes less, in other words.

@@ -20,7 +20,14 @@ from chestxray.service.problems import PROBLEMS
 from chestxray.service.settings import PREFIX, Settings
 
 REPOSITORY = Path(__file__).parents[1]
-DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
+DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
+
+TYPED_BY = {
+    "README.md": "tests/test_fresh_clone.py",
+    "docs/getting-started.md": "tests/test_tutorial.py",
+    "docs/tutorial.md": "tests/test_tutorial.py",
+}
+"""Documents whose commands a test runs, less those that are marked."""
 
 
 def section(document: str, name: str) -> str:
@@ -188,8 +195,21 @@ def test_links_to_files_lead_somewhere(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: str(d.relative_to(REPOSITORY)))
-def test_commands_outside_the_readme_say_why_no_test_runs_them(document: Path) -> None:
-    opened = re.findall(r"^```bash(.*)$", document.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    if document.name == "README.md":  # tests/test_fresh_clone.py runs those that are not marked
+def test_a_command_is_run_by_a_test_or_says_why_none_runs_it(document: Path) -> None:
+    opened = re.findall(r"^ *```bash(.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    if str(document.relative_to(REPOSITORY)) in TYPED_BY:
         opened = [info for info in opened if info.strip()]
-    assert all(re.fullmatch(r' not-run="[^"]+"', info) for info in opened)
+    # With a backtick in what follows them, three backticks open no block.
+    assert all(re.fullmatch(r' not-run="[^"`]+"', info) for info in opened)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: str(d.relative_to(REPOSITORY)))
+def test_a_test_that_a_mark_names_is_there(document: Path) -> None:
+    reasons = re.findall(r'not-run="([^"]+)"', document.read_text(encoding="utf-8"))
+    named = [name for reason in reasons for name in re.findall(r"tests/[\w/]+\.py", reason)]
+    assert [name for name in named if not (REPOSITORY / name).is_file()] == []
+
+
+@pytest.mark.parametrize(("document", "test"), TYPED_BY.items())
+def test_a_test_that_runs_a_documents_commands_reads_it(document: str, test: str) -> None:
+    assert document in (REPOSITORY / test).read_text(encoding="utf-8")

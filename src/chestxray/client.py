@@ -9,7 +9,7 @@ What can go wrong, by what a caller does about it::
 
     ClientError                the answer is not one of this service: is the address right?
     ├── UnreachableError       no answer: is it running, is the network up?
-    └── ProblemError           the service says no, and why in ``problem``
+    └── ProblemError           the service says no, and why in its problem
         ├── RefusedError       422: readable, but nothing that the model may judge
         ├── UnauthorizedError  401: the API key is missing or wrong
         ├── OverloadedError    429: still busy after all patience

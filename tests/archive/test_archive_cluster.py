@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -156,13 +158,14 @@ def test_a_node_that_dies_costs_no_row(archive: Path, job: Job) -> None:
         nonlocal hit
         for answer in scored(parts, job, cluster.address):
             yield answer
-            if not hit and cluster.actors_at_work(node=1):
-                cluster.kill(1)
+            at_work = [node for node in (1, 2) if not hit and cluster.actors_at_work(node)]
+            for node in at_work[:1]:
+                cluster.kill(node)
                 hit = True
 
     with ray_cluster(1, 1) as cluster:
         rows = collected(answers_around_the_kill(cluster))
-    assert hit, "the node was never at work"
+    assert hit, "no node was at work"
     assert rows == rows_here(parts(), job)
 
 
@@ -197,6 +200,34 @@ def test_an_address_where_nothing_answers_is_an_error_within_seconds(job: Job) -
     with pytest.raises(ClusterError, match="nothing answers"):
         list(score_on_cluster([], job, f"127.0.0.1:{free_port()}"))
     assert time.monotonic() - started < 15
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_an_address_where_something_else_answers_is_an_error(job: Job, said: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1024)
+                connection.sendall(said)
+
+        other = threading.Thread(target=answer)
+        other.start()
+        with pytest.raises(ClusterError, match="not the head of a Ray cluster"):
+            list(score_on_cluster([], job, f"127.0.0.1:{listener.getsockname()[1]}"))
+        other.join()
+
+
+def test_an_address_that_accepts_and_is_silent_is_an_error_within_seconds(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chestxray.archive.cluster.CONNECT_TIMEOUT_S", 1)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        pytest.raises(ClusterError, match="nothing answers"),
+    ):
+        list(score_on_cluster([], job, f"127.0.0.1:{listener.getsockname()[1]}"))
 
 
 @pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "127.0.0.1", "head:port", ""])

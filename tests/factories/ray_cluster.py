@@ -21,7 +21,7 @@ from factories.pacs import free_port
 from factories.servers import wait_until
 
 RAY = Path(sys.executable).parent / "ray"
-START_WITHIN_S = 60
+START_WITHIN_S = 120
 ACTOR_AT_WORK = b"ray::MapWorker(MapBatches(_Actor)).submit"
 """How Ray calls the process of an actor while it is at a part."""
 LISTENS = "0A"
@@ -54,7 +54,11 @@ class RayCluster:
                     *("--min-worker-port=0", "--max-worker-port=0"),
                     f"--object-store-memory={100 * 2**20}",
                 ],
-                env=os.environ | {"RAY_TMPDIR": self.folder},
+                env=os.environ
+                | {
+                    "RAY_TMPDIR": self.folder,
+                    "RAY_raylet_start_wait_time_s": str(START_WITHIN_S),
+                },
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

@@ -132,7 +132,7 @@ def test_a_batch_is_answered_like_its_inputs_one_by_one(
             np.testing.assert_allclose(part[0], whole[i], atol=1e-4, rtol=1e-4)
 
 
-def test_a_resnet_with_bottlenecks_keeps_its_first_stage_in_floats():
+def test_a_resnet_with_bottlenecks_keeps_its_first_stages_in_floats():
     """All of it in int8 moved logits by more than parity allows."""
     torch.manual_seed(0)
     model = quantise(to_onnx(NETWORKS["resnet50"](), 64), np.zeros((1, 1, 64, 64), np.float32))
@@ -142,8 +142,12 @@ def test_a_resnet_with_bottlenecks_keeps_its_first_stage_in_floats():
         if len(tensor.dims) == 4 and tensor.dims[0] > 1  # the head's is one row
     }
     floats = {name for name, kernel in kernels.items() if kernel.dtype == np.float32}
-    first = {"conv1.weight", "layer1.0.downsample.0.weight"} | {
-        f"layer1.{block}.conv{number}.weight" for block in range(3) for number in (1, 2, 3)
+    first = {"conv1.weight"} | {f"layer{stage}.0.downsample.0.weight" for stage in (1, 2)}
+    first |= {
+        f"layer{stage}.{block}.conv{number}.weight"
+        for stage, n_blocks in ((1, 3), (2, 4))
+        for block in range(n_blocks)
+        for number in (1, 2, 3)
     }
     assert floats == first
     assert sum(kernel.dtype == np.int8 for kernel in kernels.values()) == 53 - len(first)

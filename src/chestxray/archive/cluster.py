@@ -41,6 +41,10 @@ STALL_TIMEOUT_S = 30 * 60
 a run with a file that kills every process that takes it."""
 
 CONNECT_TIMEOUT_S = 10
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""What a client of gRPC says first, with an empty frame of settings (RFC 9113, 3.4)."""
+HTTP2_SETTINGS = 4
+"""Type of the frame that every server answers it with, in its fourth of nine bytes."""
 LONGEST_TEXT = 300
 
 
@@ -200,10 +204,12 @@ def _own_cluster(folder: str) -> dict[str, Any]:
 
 
 def _knock(address: str) -> None:
-    """Find out within seconds whether anything listens at HOST:PORT; Ray tries for over a minute.
+    """Find out within seconds whether a head may listen at HOST:PORT.
+
+    Ray tries for over a minute where nothing does, and for ever where something else does.
 
     Raises:
-        ClusterError: nothing does, or it is no address.
+        ClusterError: none does, or it is no address.
     """
     if address == "auto":
         return
@@ -211,9 +217,15 @@ def _knock(address: str) -> None:
     if parts is None or "/" in address:
         raise ClusterError("the address of a Ray cluster is local, auto or HOST:PORT")
     try:
-        socket.create_connection((parts[1], int(parts[2])), CONNECT_TIMEOUT_S).close()
+        with socket.create_connection((parts[1], int(parts[2])), CONNECT_TIMEOUT_S) as connection:
+            if os.environ.get("RAY_USE_TLS") == "1":
+                return
+            connection.sendall(HTTP2_PREFACE)
+            answer = connection.makefile("rb").read(9)
     except (OSError, OverflowError) as exc:
         raise ClusterError(f"nothing answers at {address}") from exc
+    if answer[3:4] != bytes((HTTP2_SETTINGS,)):
+        raise ClusterError(f"what answers at {address} is not the head of a Ray cluster")
 
 
 def _quieten() -> None:

@@ -51,7 +51,7 @@ def read_file(path: Path, limits: Limits = _DEFAULT_LIMITS) -> Radiograph:
 
     Raises:
         OSError: the file cannot be opened.
-        As ``read`` does.
+        ChestXrayError: as ``read`` does.
     """
     if path.stat().st_size > limits.max_bytes:
         raise TooManyBytesError(f"the file has more than the {limits.max_bytes} bytes accepted")

@@ -74,7 +74,7 @@ class OnnxNetwork:
         if not outputs.issuperset(OUTPUTS):
             raise BundleDamagedError(f"the model's outputs are {sorted(outputs)}, not {OUTPUTS}")
         self.input_shape: tuple[int | str, ...] = tuple(inputs[INPUT])
-        """Of one input: (1, side_px, side_px)."""
+        """(1, side_px, side_px), of one input."""
 
     def __call__(self, inputs: NDArray[np.float32]) -> NetworkAnswers:
         """Inputs (N, 1, S, S) float32, N > 0, normalised as in training → the answers.

@@ -128,15 +128,15 @@ def _nodes_for_int8(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 
     Of a transformer, the products of patches with weights: nearly all of the work, while softmax,
     LayerNorm and the sum that all blocks add to need their precision. Of a ResNet, everything
-    between standardising and the head, and of one with bottlenecks from its second stage on.
+    between standardising and the head, and of one with bottlenecks from its third stage on.
     """
     weights = {tensor.name for tensor in graph.initializer}
     products = [n for n in graph.node if n.op_type == "MatMul" and n.input[1] in weights]
     if products:
         return products
     types = [node.op_type for node in graph.node]
-    # In ResNet-50 what is rounded in the first stage grows through 13 blocks of three layers.
-    begin = "layer2." if "layer1.0.conv3.weight" in weights else "conv1."
+    # In ResNet-50 what is rounded early grows through as many as 13 blocks of three layers.
+    begin = "layer3." if "layer1.0.conv3.weight" in weights else "conv1."
     convolved = [next(iter(node.input[1:]), "") for node in graph.node]
     first = next(i for i, name in enumerate(convolved) if name.startswith(begin))
     last_relu = len(types) - 1 - types[::-1].index("Relu")

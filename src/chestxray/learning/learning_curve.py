@@ -31,9 +31,9 @@ RULE = (
     f"the least n from which on, at every n tried, recalibrating was better on average and in at "
     f"least {SHARE_BETTER:.0%} of up to {N_DRAWS} draws of subjects"
 )
-"""Why a share and not the mean alone: a site recalibrates once, and must not need luck. Draws share
-radiographs, so the share is no significance level; where the old calibration was right, simulated
-sites seldom reach it (``tests/learning/test_learning_learning_curve.py``)."""
+"""A share and not the mean alone, since a site recalibrates once, and must not need luck. Draws
+share radiographs, so the share is no significance level; where the old calibration was right,
+simulated sites seldom reach it (``tests/learning/test_learning_learning_curve.py``)."""
 
 
 class Comparison(TypedDict):

@@ -20,9 +20,9 @@ from torch import Tensor, distributed
 from chestxray.errors import ConfigError
 
 TIMEOUT = timedelta(minutes=30)
-"""How long processes wait for one another: the first one scores held-out radiographs alone, and
-exports alone between the folds of a cross-validation. It is no limit to how long an error goes
-unnoticed: torchrun ends the others when one of them dies."""
+"""How long processes wait for one another, since the first one scores held-out radiographs alone,
+and exports alone between the folds of a cross-validation. It is no limit to how long an error goes
+unnoticed; torchrun ends the others when one of them dies."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ def cross_validate(
 ) -> dict[str, Any]:
     """Train on all folds but one, ``n_folds`` times, into ``out/fold-K``; resumes where killed.
 
-    Writes and returns ``cross_validation.json``: see :func:`_written`.
+    Writes and returns ``cross_validation.json``: see ``_written``.
     """
 
     def fold(number: int) -> Run:
@@ -83,7 +83,7 @@ def repeat(
     """The recipe with ``n_seeds`` seeds from its own upwards, into ``out/seed-K``; resumes.
 
     A seed decides the split too, so the spread has both in it. Writes and returns ``seeds.json``:
-    see :func:`_written`.
+    see ``_written``.
     """
     runs = []
     for seed in range(config.seed, config.seed + n_seeds):
