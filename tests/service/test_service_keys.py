@@ -141,6 +141,13 @@ def test_keys_that_are_demanded_must_be_there(monkeypatch: pytest.MonkeyPatch) -
         load_settings()
 
 
+def test_keys_within_reach_of_others_must_be_demanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    _set(monkeypatch, API_KEYS, "false")
+    with pytest.raises(ConfigError, match="REQUIRE_API_KEY=false demands none"):
+        load_settings(host="0.0.0.0")  # noqa: S104
+    assert not load_settings(host="127.0.0.1").demands_key
+
+
 @pytest.mark.parametrize(
     "keys", ["ward", "ward:abc", f"a b:{'0' * 64}", f"{API_KEYS},{API_KEYS}", f"{API_KEYS},"]
 )

@@ -35,6 +35,12 @@ import os, signal, time
 time.sleep = lambda _: os.kill(os.getpid(), signal.SIGTERM)
 """
 
+WITHIN_REACH_WITHOUT_KEYS = """
+import os
+os.environ["CHESTXRAY_HOST"] = "0.0.0.0"
+os.environ["CHESTXRAY_REQUIRE_API_KEY"] = "false"
+"""
+
 # A worker that is killed while it is told what to do breaks the pipe that tells it.
 START_BREAKS_ONCE = """
 from multiprocessing.context import SpawnProcess
@@ -63,7 +69,7 @@ def server(
             lines = []
             for line in process.stderr:
                 lines.append(line)
-                if found := re.search(r"http://127\.0\.0\.1:(\d+)", line):
+                if found := re.search(r"http://[0-9.]+:(\d+)", line):
                     yield process, int(found[1])
                     break
             else:
@@ -79,6 +85,22 @@ def test_a_server_answers_and_ends_with_0_on_sigterm(tiny_bundle: Path) -> None:
             assert predict(client, radiograph_png()).status_code == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_log_says_once_where_anyone_who_reaches_the_service_is_answered(
+    tiny_bundle: Path, workers: int, wait_until: Callable[..., None]
+) -> None:
+    with server(tiny_bundle, workers, WITHIN_REACH_WITHOUT_KEYS) as (process, port):
+        wait_until(lambda: answers(port))
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        logged = [json.loads(line) for line in process.stderr]
+        assert process.wait(60) == 0
+    assert [entry["message"] for entry in logged if entry["level"] != "INFO"] == [
+        f"anyone who reaches http://0.0.0.0:{port} is answered: no API key is demanded"
+    ]
+    assert logged[0]["level"] == "WARNING"
 
 
 def test_on_sigterm_readyz_turns_503_and_what_is_in_flight_is_answered(

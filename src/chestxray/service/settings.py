@@ -162,4 +162,9 @@ def load_settings(**overrides: Any) -> Settings:
             if settings.require_api_key is None
             else f"{PREFIX}REQUIRE_API_KEY: there are no {PREFIX}API_KEYS to demand"
         )
+    # Who sets keys believes that they are demanded, and the image has this set to false.
+    if settings.api_keys and not settings.demands_key and not settings.on_loopback:
+        raise ConfigError(
+            f"{PREFIX}REQUIRE_API_KEY=false demands none of the {PREFIX}API_KEYS: set it to true"
+        )
     return settings
