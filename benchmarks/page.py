@@ -19,6 +19,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import archive_page
+import image_page
+import networks_page
 import pacs_page
 import reliability_page
 from measurement import HEADER, Goal, Row, cells
@@ -98,6 +101,9 @@ SECTIONS: dict[tuple[str, str], tuple[str, Section]] = {
     for page, report, sections in (
         ("docs/reliability.md", "reliability.json", reliability_page.SECTIONS),
         ("docs/pacs.md", "pacs.json", pacs_page.SECTIONS),
+        ("docs/archive.md", "archive.json", archive_page.SECTIONS),
+        ("docs/networks.md", "networks.json", networks_page.SECTIONS),
+        ("docs/image.md", "image.json", image_page.SECTIONS),
     )
     for section in sections
 }

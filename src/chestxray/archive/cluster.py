@@ -18,8 +18,8 @@ import secrets
 import socket
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -83,17 +83,18 @@ def _score_wave(
     wave: list[Part], job_ref: ray.ObjectRef[Any], n_cpus: int
 ) -> Iterator[tuple[int, list[Row]]]:
     missing = {part.number for part in wave}
-    for number, rows in _answers(wave, job_ref, n_cpus):
-        if number in missing:
-            missing.remove(number)
-            yield number, rows
+    with closing(_answers(wave, job_ref, n_cpus)) as answers:
+        for number, rows in answers:
+            if number in missing:
+                missing.remove(number)
+                yield number, rows
     if missing:
         raise ClusterError(f"the cluster lost {len(missing)} parts of the archive")
 
 
 def _answers(
     wave: list[Part], job_ref: ray.ObjectRef[Any], n_cpus: int
-) -> Iterator[tuple[int, list[Row]]]:
+) -> Generator[tuple[int, list[Row]]]:
     import ray.data  # noqa: PLC0415
 
     dataset = ray.data.from_items(
@@ -110,9 +111,12 @@ def _answers(
         ),
         num_cpus=1,
     )
-    with _translated("the cluster fails"):
-        for row in dataset.iter_rows():
-            answer = pickle.loads(row["answer"])  # noqa: S301 - from our own actor
+    # Closed whatever ends this, and no thread fetches ahead: where one of Ray Data's threads is
+    # still at work when Ray is shut down, Ray ends this process without a word.
+    batches = iter(dataset.iter_batches(batch_size=1, prefetch_batches=0))
+    with _translated("the cluster fails"), closing(batches):
+        for batch in batches:
+            answer = pickle.loads(batch["answer"][0])  # noqa: S301 - from our own actor
             if isinstance(answer, ChestXrayError):
                 raise answer
             yield answer
