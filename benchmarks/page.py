@@ -89,10 +89,28 @@ def measured(report: Report) -> str:
     return table(("in the browser", "n", "median", "worst"), rows)
 
 
+# --- docs/training.md
+
+
+def training(report: Report) -> str:
+    """Steps of the shipped recipe: bare, fed by the loop, and in several processes."""
+    of = report["training"]
+    machine = of["machine"]
+    rows = [
+        [row["what"], row["on"], f"{row['per_s']:.1f}", row["note"] or ""] for row in of["rows"]
+    ]
+    return (
+        table(("what", "a batch", "images/s", ""), rows)
+        + f"\n{machine['cores']} cores of {machine['processor']} ({', '.join(machine['flags'])}); "
+        f"{of['date']}, commit `{of['commit']}`, by `{of['command']}`.\n"
+    )
+
+
 SECTIONS: dict[tuple[str, str], tuple[str, Section]] = {
     ("docs/performance.md", "goals"): ("performance.json", goals),
     ("docs/performance.md", "rows"): ("performance.json", rows),
     ("docs/performance.md", "conditions"): ("performance.json", conditions),
+    ("docs/training.md", "training"): ("training.json", training),
     ("docs/reading-page.md", "page_goals"): ("reading_page.json", goals),
     ("docs/reading-page.md", "page_figures"): ("reading_page.json", measured),
     ("docs/reading-page.md", "page_conditions"): ("reading_page.json", conditions),

@@ -56,8 +56,8 @@ def run(
     *,
     seconds: float,
     goals: Callable[[Sequence[Row]], list[Goal]] = lambda _: [],
-) -> None:
-    """The main of one benchmark: ``measure(radiographs, rounds=, seconds=)``."""
+) -> list[Row]:
+    """The main of one benchmark: ``measure(radiographs, rounds=, seconds=)``; what it measured."""
     asked = arguments(description)
     asked.add_argument(
         "--seconds", type=float, default=seconds, help=f"for each case in a round [{seconds:g}]"
@@ -66,3 +66,4 @@ def run(
     with radiographs(given.data) as files:
         rows = measure(files, rounds=given.rounds, seconds=given.seconds)
     printed(rows, goals(rows))
+    return rows

@@ -19,10 +19,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import count
 
 import numpy as np
+import page as pages
 import torch
 from machine import CORES, REPOSITORY
 from measurement import Row, in_turns, median_of
@@ -36,6 +37,7 @@ from chestxray.learning.networks import NETWORKS
 from chestxray.learning.processes import ALONE, Processes, together
 from chestxray.learning.training import Learner
 
+REPORT = REPOSITORY / "docs" / "reports" / "training.json"
 SECONDS = 4.0
 """For each case in a round."""
 
@@ -202,4 +204,9 @@ if __name__ == "__main__":
     if WORKER in sys.argv:
         _worker(float(sys.argv[-1]))
     else:
-        run(_measure_all, __doc__, seconds=SECONDS)
+        from reliability import write_section  # not for those that torchrun started
+
+        begun = time.monotonic()
+        measured = [asdict(row) for row in run(_measure_all, __doc__, seconds=SECONDS)]
+        write_section(REPORT, "training", {"rows": measured}, took_s=time.monotonic() - begun)
+        pages.write()

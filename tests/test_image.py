@@ -26,13 +26,12 @@ from factories.image import (
     Image,
     Server,
     builder,
-    is_ready,
     serving,
     what_is_missing,
 )
 from factories.pacs import free_port
 from factories.raw_http import form, post
-from factories.servers import wait_until
+from factories.servers import is_ready, wait_until
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -10,17 +10,17 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from PIL import Image
+
+from factories.pacs import free_port
+from factories.servers import is_ready
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = ["docs/getting-started.md", "docs/tutorial.md", "docs/reference/python.md"]
@@ -116,7 +116,7 @@ def serve(code: str, folder: Path, environment: dict[str, str]) -> subprocess.Po
         )
     deadline = time.monotonic() + READY_WITHIN_S
     try:
-        while not is_ready(f"http://127.0.0.1:{environment['CHESTXRAY_PORT']}"):
+        while not is_ready(int(environment["CHESTXRAY_PORT"])):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
@@ -125,20 +125,6 @@ def serve(code: str, folder: Path, environment: dict[str, str]) -> subprocess.Po
         process.wait()
         raise
     return process
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def is_ready(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{address}/readyz", timeout=5) as answer:  # noqa: S310
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 @pytest.mark.parametrize("page", PAGES)

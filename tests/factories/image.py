@@ -17,14 +17,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
 from factories.pacs import free_port
+from factories.servers import is_ready
 
 REPOSITORY = Path(__file__).parents[2]
 BASE_TOOL = REPOSITORY.parent / "shared" / "tools" / "base-image"
@@ -175,16 +175,6 @@ def serving(container: Container, **settings: object) -> Iterator[Server]:
         finally:
             process.kill()  # and with it what it has started
             process.wait()
-
-
-def is_ready(port: int) -> bool:
-    """Whether a server here accepts radiographs."""
-    with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
-        try:
-            connection.request("GET", "/readyz")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,12 @@
-"""A real server on a loopback port, in a thread of the test's process."""
+"""A real server on a loopback port, in a thread of the test's process; and how to wait for one."""
 
+import re
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 
 import httpx
 import uvicorn
@@ -18,6 +21,27 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.005)
+
+
+def address_told(process: subprocess.Popen[str]) -> str:
+    """The address that a starting server says in its log; fails where it ends before."""
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if found := re.search(r"http://[0-9.]+:\d+", line):
+            return found[0]
+    raise AssertionError("".join(lines))
+
+
+def is_ready(port: int) -> bool:
+    """Whether a server here accepts radiographs."""
+    with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+        try:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
 
 
 @contextmanager

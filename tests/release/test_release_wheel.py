@@ -25,6 +25,7 @@ from packaging.utils import canonicalize_name
 
 from chestxray import __version__
 from factories.release import REPOSITORY, Release, bare_variables
+from factories.servers import address_told
 
 PACKAGE = REPOSITORY / "src" / "chestxray"
 MANIFEST = "chestxray/bundles/default/manifest.json"
@@ -156,15 +157,7 @@ def serving(environment: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[
         text=True,
     ) as process:
         try:
-            assert process.stderr is not None
-            lines = []
-            for line in process.stderr:
-                lines.append(line)
-                if found := re.search(r"http://127\.0\.0\.1:\d+", line):
-                    break
-            else:
-                pytest.fail("".join(lines))
-            yield process, found[0]
+            yield process, address_told(process)
         finally:
             process.kill()
 

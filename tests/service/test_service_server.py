@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -21,6 +20,7 @@ from chestxray.errors import BundleMissingError, ConfigError
 from chestxray.service.server import serve
 from chestxray.service.settings import Settings
 from factories.requests import predict, radiograph_png
+from factories.servers import address_told
 
 PROGRAM = """
 import sys
@@ -65,15 +65,7 @@ def server(
         text=True,
     ) as process:
         try:
-            assert process.stderr is not None
-            lines = []
-            for line in process.stderr:
-                lines.append(line)
-                if found := re.search(r"http://[0-9.]+:(\d+)", line):
-                    yield process, int(found[1])
-                    break
-            else:
-                pytest.fail("".join(lines))
+            yield process, int(address_told(process).rpartition(":")[2])
         finally:
             process.kill()
 
