@@ -36,7 +36,7 @@ from radiographs import SHARED, Radiographs, radiographs
 from reliability import write_section
 
 from chestxray.archive.run import Tally, score
-from chestxray.inference import BUNDLED
+from chestxray.assessment import Choices, read_bundles
 
 sys.path.append(str(REPOSITORY / "tests"))
 
@@ -107,7 +107,12 @@ def _in_process(files: Radiographs, kind: str, source: Path, n: int) -> Row:
             first_s, cpu_s = last_s, time.process_time()
 
     tally = score(
-        str(source), source.with_name("rows.csv"), bundle=BUNDLED, threads=CORES, watch=watch
+        str(source),
+        source.with_name("rows.csv"),
+        bundles=read_bundles([]),
+        choices=Choices(),
+        threads=CORES,
+        watch=watch,
     )
     if tally.n_judged < n:
         sys.exit(f"archive: only {tally.n_judged} of {n} files are judged: that costs less")

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from chestxray.dataset import TRUTHS, Sample, duplicates, read_dataset
+from chestxray.dataset import Labels, Sample, duplicates, read_dataset
 from chestxray.evaluation.heldout import heldout_samples
 from chestxray.inference import BUNDLED, read_bundle
 
@@ -38,14 +38,16 @@ def main() -> None:
     asked.add_argument("--out", type=Path, required=True, help="JSON file to write")
     given = asked.parse_args()
 
-    train = read_dataset(given.data / "chest_xray" / "train")
-    heldout = heldout_samples(train, [read_bundle(BUNDLED).manifest])
-    originals = read_dataset(given.data / "originals")
-    adults = read_dataset(given.data / "adults")
+    manifest = read_bundle(BUNDLED).manifest
+    labels = manifest.finding.labels
+    train = read_dataset(given.data / "chest_xray" / "train", labels)
+    heldout = heldout_samples(train, [manifest])
+    originals = read_dataset(given.data / "originals", labels)
+    adults = read_dataset(given.data / "adults", labels)
     facts = {
         "command": f".venv/bin/python {shlex.join(sys.argv)}",
-        "train": counted(train)
-        | files_of(train)
+        "train": counted(train, labels)
+        | files_of(train, labels)
         | {
             "subjects": subjects_of(train),
             "duplicates": duplicates_of(train),
@@ -54,13 +56,16 @@ def main() -> None:
             ),
             "split_by_image": leak_of_a_split_by_image(train, len(heldout)),
         },
-        "heldout": counted(heldout),
-        "originals": counted(originals)
-        | files_of(originals)
+        "heldout": counted(heldout, labels),
+        "originals": counted(originals, labels)
+        | files_of(originals, labels)
         | {"n_of_heldout_subjects": _n_of_subjects(originals, heldout)},
-        "adults": counted(adults)
-        | files_of(adults)
-        | {"views": views_of(adults), "people": people_of(given.data / "adults" / "labels.csv")},
+        "adults": counted(adults, labels)
+        | files_of(adults, labels)
+        | {
+            "views": views_of(adults, labels),
+            "people": people_of(given.data / "adults" / "labels.csv"),
+        },
         "not_chest": {
             kind: sum(file.is_file() for file in (given.data / "not_chest" / kind).iterdir())
             for kind in ("natural", "bone")
@@ -75,11 +80,11 @@ def _size(samples: Sequence[Sample]) -> dict[str, int]:
     return {"n": len(samples), "n_subjects": len({s.subject for s in samples})}
 
 
-def counted(samples: Sequence[Sample]) -> dict[str, Any]:
+def counted(samples: Sequence[Sample], labels: Labels) -> dict[str, Any]:
     """``n`` and ``n_subjects``, of all, of each truth and of each group."""
     groups = sorted({(s.truth, s.group) for s in samples if s.group is not None})
     return _size(samples) | {
-        "truths": {truth: _size([s for s in samples if s.truth == truth]) for truth in TRUTHS},
+        "truths": {truth: _size([s for s in samples if s.truth == truth]) for truth in labels},
         "groups": {
             group: {"truth": truth}
             | _size([s for s in samples if (s.truth, s.group) == (truth, group)])
@@ -88,10 +93,10 @@ def counted(samples: Sequence[Sample]) -> dict[str, Any]:
     }
 
 
-def files_of(samples: Sequence[Sample]) -> dict[str, Any]:
+def files_of(samples: Sequence[Sample], labels: Labels) -> dict[str, Any]:
     """Of each truth, what its files are like: what could tell the truths apart without lungs."""
     found = {}
-    for truth in TRUTHS:
+    for truth in labels:
         files = [s.file for s in samples if s.truth == truth]
         modes: Counter[str] = Counter()
         widths_px, heights_px, greys, n_coloured = [], [], [], 0
@@ -149,11 +154,11 @@ def leak_of_a_split_by_image(samples: Sequence[Sample], n_heldout: int) -> dict[
     return {"n_heldout": n_heldout, "n_splits": LEAK_SEEDS, "share_leaked": mean(shares)}
 
 
-def views_of(samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
+def views_of(samples: Sequence[Sample], labels: Labels) -> dict[str, dict[str, Any]]:
     by_view: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         by_view[sample.view or "unknown"].append(sample)
-    return {view: counted(of_it) for view, of_it in sorted(by_view.items())}
+    return {view: counted(of_it, labels) for view, of_it in sorted(by_view.items())}
 
 
 def people_of(table: Path) -> dict[str, Any]:

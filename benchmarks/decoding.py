@@ -23,6 +23,9 @@ from table import run
 from chestxray import imaging
 from chestxray.imaging import Limits
 from chestxray.imaging.raster import decode_jpeg
+from chestxray.inference.bundle import Preprocessing
+
+SHRINK_TO_PX = Preprocessing.enough_px(224)
 
 SECONDS = 1.0
 """For each case in a round."""
@@ -34,7 +37,7 @@ N_PNGS = 8
 def measure(files: Sequence[Radiographs], *, rounds: int, seconds: float) -> list[Row]:
     """A row for each kind of file: read, stretched to 224 px and normalised."""
     originals = files[0].contents()
-    pixels = [decode_jpeg(data, Limits(), shrink=False).pixels for data in originals[:N_PNGS]]
+    pixels = [decode_jpeg(data, Limits()).pixels for data in originals[:N_PNGS]]
     random = np.random.default_rng(0)
     cases: dict[str, Callable[[], object]] = {
         **{f"JPEG, {of.kind}": _reading(of.contents()) for of in files},
@@ -48,12 +51,12 @@ def measure(files: Sequence[Radiographs], *, rounds: int, seconds: float) -> lis
 
 def _reading(contents: Sequence[bytes]) -> Callable[[], object]:
     files = cycle(contents)
-    return lambda: _input(imaging.read(next(files)))
+    return lambda: _input(imaging.read(next(files), shrink_to_px=SHRINK_TO_PX))
 
 
 def _decoding_in_full(contents: Sequence[bytes]) -> Callable[[], object]:
     files = cycle(contents)
-    return lambda: _input(decode_jpeg(next(files), Limits(), shrink=False))
+    return lambda: _input(decode_jpeg(next(files), Limits()))
 
 
 def _input(radiograph: imaging.Radiograph) -> object:

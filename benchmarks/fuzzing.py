@@ -306,8 +306,8 @@ def _send_all(stage: Stage, batches: list[Batch], seed: int, port: int) -> Itera
 @contextmanager
 def _server(port: int, *, tiny: bool, **settings: object) -> Iterator[Server]:
     with tempfile.TemporaryDirectory() as folder:
-        bundle = write_tiny_bundle(Path(folder)) if tiny else None
-        with serving(port, bundle=bundle, body_timeout_s=BODY_TIMEOUT_S, **settings) as server:
+        bundles = [write_tiny_bundle(Path(folder))] if tiny else []
+        with serving(port, bundles=bundles, body_timeout_s=BODY_TIMEOUT_S, **settings) as server:
             yield server
 
 

@@ -21,10 +21,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from chestxray import imaging
 from chestxray.dataset import Sample, read_dataset
 from chestxray.errors import ChestXrayError
 from chestxray.evaluation.corruptions import (
@@ -34,7 +34,8 @@ from chestxray.evaluation.corruptions import (
     corrupted,
 )
 from chestxray.evaluation.heldout import heldout_samples
-from chestxray.evaluation.stress import CORRUPTED_SIDE_PX, shrunk
+from chestxray.evaluation.radiographs import read_radiograph
+from chestxray.evaluation.stress import shrunk
 from chestxray.imaging import Radiograph
 from chestxray.inference import BUNDLED, Prediction, Predictor
 
@@ -60,8 +61,9 @@ def main() -> None:
     given = asked.parse_args()
 
     predictor = Predictor.load(given.bundle)
+    labels = predictor.manifest.finding.labels
     heldout = heldout_samples(
-        read_dataset(given.data / "chest_xray" / "train"), [predictor.manifest]
+        read_dataset(given.data / "chest_xray" / "train", labels), [predictor.manifest]
     )
     facts = {
         "bundle_sha256": predictor.bundle_sha256,
@@ -83,9 +85,10 @@ def _radiographs(
     """What should be accepted, and the negatives of it."""
     upright: dict[str, dict[str, Any]] = {}
     negatives: dict[str, dict[str, Any]] = {}
+    labels = predictor.manifest.finding.labels
     for name, samples in (
-        ("adults", read_dataset(data / "adults")),
-        ("originals", read_dataset(data / "originals")),
+        ("adults", read_dataset(data / "adults", labels)),
+        ("originals", read_dataset(data / "originals", labels)),
         ("heldout", heldout),
     ):
         answered = _asked(predictor, [s.file for s in samples], _and_its_negative)
@@ -98,7 +101,8 @@ def _radiographs(
                 "noticed": sum(negative.inverted for _, negative in read),
                 "same_label": sum(negative.label == clean.label for clean, negative in read),
             }
-    in_a_clinic = [a for a in _asked(predictor, [s.file for s in heldout], _in_a_clinic) if a]
+    corrupted_at = partial(_in_a_clinic, predictor.manifest.preprocessing.shrink_to_px)
+    in_a_clinic = [a for a in _asked(predictor, [s.file for s in heldout], corrupted_at) if a]
     for column, (corruption, severity) in enumerate(CLINIC):
         upright[f"heldout {corruption} {severity}"] = {
             "corruption": corruption,
@@ -140,7 +144,7 @@ def _asked(
 
     def ask(file: Path) -> Answers:
         try:
-            radiograph = imaging.read_file(file)
+            radiograph = read_radiograph(file, predictor.manifest)
         except ChestXrayError:
             return []
         return predictor.predict(list(variants(radiograph, file)))
@@ -158,9 +162,9 @@ def _and_its_negative(radiograph: Radiograph, _: Path) -> Iterator[Radiograph]:
     yield replace(radiograph, pixels=1 - radiograph.pixels)
 
 
-def _in_a_clinic(radiograph: Radiograph, file: Path) -> Iterator[Radiograph]:
+def _in_a_clinic(side_px: int, radiograph: Radiograph, file: Path) -> Iterator[Radiograph]:
     """One picture for each of ``CLINIC``."""
-    pixels = shrunk(radiograph.pixels, CORRUPTED_SIDE_PX)
+    pixels = shrunk(radiograph.pixels, side_px)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     for name, severity in CLINIC:
         yield replace(radiograph, pixels=corrupted(pixels, sha256, name, severity))

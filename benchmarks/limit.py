@@ -89,12 +89,13 @@ def _contents(paths: tuple[Path, ...]) -> list[bytes]:
 def _judge(paths: tuple[Path, ...], first: int, seconds: float) -> Laps:
     """Decode and predict one file after the other, from ``first`` on, for ``seconds``."""
     contents = _contents(paths)
+    shrink_to_px = _predictor.manifest.preprocessing.shrink_to_px
     at = first
 
     def judge() -> None:
         nonlocal at
         at = (at + 1) % len(contents)
-        _predictor.predict([imaging.read(contents[at])])
+        _predictor.predict([imaging.read(contents[at], shrink_to_px=shrink_to_px)])
 
     _start.wait(START_WITHIN_S)
     laps = Laps()

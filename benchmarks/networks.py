@@ -51,7 +51,9 @@ GPU_BATCH = 64
 def quality(data: Path, runs: Path, *, quick: bool) -> dict[str, Any]:
     """The figures of each network's bundle on held-out subjects and on adults."""
     recipe = read_config(RECIPE)
-    samples, adults = read_dataset(data / "chest_xray" / "train"), read_dataset(data / "adults")
+    labels = recipe.finding.labels
+    samples = read_dataset(data / "chest_xray" / "train", labels)
+    adults = read_dataset(data / "adults", labels)
 
     def trained(name: str, **changes: Any) -> dict[str, Any]:
         told = {"name": name, **changes}

@@ -14,8 +14,8 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import cycle
@@ -34,12 +34,14 @@ from table import run
 from chestxray.imaging import Limits, Radiograph, raster, resize
 from chestxray.imaging.raster import decode_jpeg
 from chestxray.inference import Prediction, Predictor
+from chestxray.inference.bundle import Preprocessing
 
 SECONDS = 2.0
 """For each case in a round."""
 
 SIDE_PX = 224
-FLOORS_PX = (448, 320, 224)
+SHRINK_TO_PX = Preprocessing.enough_px(SIDE_PX)
+FLOORS_PX = (SHRINK_TO_PX, 320, 224)
 
 Decode = Callable[[bytes], Radiograph]
 
@@ -88,9 +90,9 @@ def _count(n: int, what: str) -> str:
 def _decoders(files: Radiographs, *, rounds: int, seconds: float) -> list[Row]:
     contents = files.contents()
     decoders: dict[str, Decode] = {
-        "Pillow, not shrunk": partial(decode_jpeg, limits=Limits(), shrink=False),
+        "Pillow, not shrunk": partial(decode_jpeg, limits=Limits()),
         **{f"Pillow, shrunk to {px} px or more": _pillow(px) for px in FLOORS_PX},
-        f"OpenCV, shrunk to {raster.SHRINK_TO_PX} px or more": _opencv,
+        f"OpenCV, shrunk to {SHRINK_TO_PX} px or more": _opencv,
     }
 
     def making_inputs(decode: Decode) -> Callable[[], object]:
@@ -115,20 +117,7 @@ def _decoders(files: Radiographs, *, rounds: int, seconds: float) -> list[Row]:
 
 
 def _pillow(floor_px: int) -> Decode:
-    def decode(data: bytes) -> Radiograph:
-        with _shrunk_to(floor_px):
-            return decode_jpeg(data, Limits())
-
-    return decode
-
-
-@contextmanager
-def _shrunk_to(floor_px: int) -> Iterator[None]:
-    usual, raster.SHRINK_TO_PX = raster.SHRINK_TO_PX, floor_px
-    try:
-        yield
-    finally:
-        raster.SHRINK_TO_PX = usual
+    return partial(decode_jpeg, limits=Limits(), shrink_to_px=floor_px)
 
 
 def _opencv(data: bytes) -> Radiograph:
@@ -141,7 +130,7 @@ def _opencv(data: bytes) -> Radiograph:
         4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
         8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
     }
-    factor = max(f for f in shrunk if f == 1 or shorter_px >= f * raster.SHRINK_TO_PX)
+    factor = max(f for f in shrunk if f == 1 or shorter_px >= f * SHRINK_TO_PX)
     grey = cv2.imdecode(np.frombuffer(data, np.uint8), shrunk[factor])
     pixels = grey.astype(np.float32) / np.float32(255)
     return Radiograph(pixels, "JPEG", header.width_px, header.height_px)

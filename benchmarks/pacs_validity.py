@@ -17,12 +17,12 @@ import numpy as np
 from pacs_partners import CALLING
 from pydicom import uid
 
+from chestxray.assessment import Registry, read_bundles
 from chestxray.imaging import Limits
-from chestxray.inference import BUNDLED, Predictor, read_bundle
 from chestxray.pacs.config import Route
 from chestxray.pacs.judging import Answer, judge
 from factories.dicom_files import COMPRESSED, DX, compressed, data_set, dicom, part10, phantom
-from factories.pacs import program
+from factories.pacs import REPORT, program
 
 SIDE_PX = 300
 
@@ -84,21 +84,23 @@ def sources(data: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def measured(data: Path) -> dict[str, Any]:
-    """Judge every source and have both answers checked."""
+    """Judge every source, whatever the patient's age, and have its answers checked."""
     dciodvfy = program("dciodvfy")
-    predictor = Predictor.of(read_bundle(BUNDLED))
-    routes = [Route(destination="archive", input_check="warn")]
+    shipped = Registry.of(read_bundles([]))
+    routes = [Route(destination="archive", input_check="warn", population="warn")]
     errors, warnings, refused = Counter[str](), Counter[str](), dict[str, str]()
     errors_of: dict[str, list[str]] = {}
-    n = n_real = recognised = 0
+    n = n_real = n_answers = recognised = 0
     for name, content in sources(data):
-        found = judge(content, CALLING, predictor, routes, Limits())
+        found = judge(content, CALLING, shipped, routes, Limits())
         if not isinstance(found, Answer):
             refused[name] = found.reason
             continue
         n += 1
         n_real += name.endswith(".dcm")
-        for kind, ds in (("report", found.report), ("overlay", found.overlay)):
+        for ds in found.data_sets:
+            n_answers += 1
+            kind = "report" if ds.SOPClassUID == REPORT else "overlay"
             with tempfile.NamedTemporaryFile(suffix=".dcm") as file:
                 ds.save_as(file.name, enforce_file_format=True)
                 lines = _said(dciodvfy, file.name)
@@ -113,7 +115,7 @@ def measured(data: Path) -> dict[str, Any]:
     return {
         "sources": n,
         "of_these_published": n_real,
-        "answers": 2 * n,
+        "answers": n_answers,
         "recognised": recognised,
         "errors": dict(errors.most_common()),
         "errors_of": {about: names[:10] for about, names in errors_of.items()},

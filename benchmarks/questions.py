@@ -98,6 +98,7 @@ def answered(asked: Sequence[Question], port: int) -> list[Question]:
             process computes from the same file.
     """
     predictor = Predictor.load()
+    shrink_to_px = predictor.manifest.preprocessing.shrink_to_px
     known = []
     with Connection(port) as connection:
         for question in asked:
@@ -106,7 +107,7 @@ def answered(asked: Sequence[Question], port: int) -> list[Question]:
             if not known[-1].is_answered_by(connection.ask(question.request)):
                 raise WrongAnswerError(f"{question.kind}: two answers to one question")
             if question.file and first.status == 200:
-                (prediction,) = predictor.predict([read(question.file)])
+                (prediction,) = predictor.predict([read(question.file, shrink_to_px=shrink_to_px)])
                 if json.loads(first.body)["probability"] != prediction.probability:
                     raise WrongAnswerError(f"{question.kind}: not what the library says")
     return known

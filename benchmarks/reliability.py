@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -94,7 +94,7 @@ def peak_mb_of(pid: int | str) -> float:
 
 @contextmanager
 def serving(
-    port: int, *, bundle: Path | None = None, workers: int = 1, **settings: object
+    port: int, *, bundles: Sequence[str | Path] = (), workers: int = 1, **settings: object
 ) -> Iterator[Server]:
     """`chestxray serve` on ``port`` with ``settings`` from its environment and no others.
 
@@ -104,7 +104,7 @@ def serving(
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CHESTXRAY_")}
     environment |= {f"CHESTXRAY_{name.upper()}": str(value) for name, value in settings.items()}
     command = [str(CHESTXRAY), "serve", "--port", str(port), "--workers", str(workers)]
-    if bundle is not None:
+    for bundle in bundles:
         command += ["--bundle", str(bundle)]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"

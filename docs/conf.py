@@ -37,7 +37,7 @@ myst_heading_anchors = 4  # for links to headings, by GitHub's rule
 nitpicky = True
 nitpick_ignore_regex = [
     # Names of other projects, whose inventories would have to be asked from their hosts.
-    (r"py:.*", r"(abc|collections|datetime|os|pathlib|ssl|types)\..*"),
+    (r"py:.*", r"(abc|collections|contextlib|datetime|os|pathlib|ssl|types)\..*"),
     (r"py:.*", r"(httpx|np|numpy|pydantic|torch)\..*|NDArray|Tensor"),
 ]
 

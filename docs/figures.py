@@ -41,7 +41,7 @@ REPORTS = {
     "heldout-stress.json": ("stress.json", _HELDOUT),
     "adults.json": (
         "report.json",
-        ".venv/bin/chestxray evaluate --data ../shared/data/adults --out DIR",
+        ".venv/bin/chestxray evaluate --data ../shared/data/adults --prevalence 0.1 --out DIR",
     ),
     "cross_validation.json": ("cross_validation.json", f"{_QUICK} --folds 5"),
     "seeds.json": ("seeds.json", f"{_QUICK} --seeds 5"),
@@ -63,7 +63,7 @@ SHOWN_SEVERITIES = (1, 2, 5)
 GOALS = {"auroc": 0.02, "sensitivity": 0.05, "specificity": 0.05}
 """How much a figure may fall under what a clinic does to a picture (severities 1 and 2)."""
 PREVALENCES = (0.05, 0.1, 0.3)
-"""Shares of PNEUMONIA for which predictive values are given, beside those the reports have."""
+"""Prevalences for which predictive values are given, beside those the reports have."""
 
 SECTION = re.compile(r"(<!-- figures:(\w+) -->\n)(.*?)(<!-- /figures -->)", flags=re.DOTALL)
 
@@ -300,7 +300,8 @@ def _by_operating_point(name: str, data: str) -> str:
     header = ("operating point (threshold)", *SCORES[1:], "TP / FP / TN / FN")
     told = (
         f"{data}, {found['split']}: n = {found['n']} of {found['n_subjects']} subjects,",
-        f"{found['n_pneumonia']} PNEUMONIA, {found['n_normal']} NORMAL;",
+        f"{found['n_positive']} {found['labels']['positive']},",
+        f"{found['n_negative']} {found['labels']['negative']};",
         f"the input check would have refused {found['n_refused']};",
         f"{found['n_unreadable']} could not be read. {INTERVALS}",
     )
@@ -318,7 +319,7 @@ def adults() -> str:
 def groups() -> str:
     rows = []
     for name, group in report("heldout.json")["groups"].items():
-        figure = "sensitivity" if group["truth"] == "PNEUMONIA" else "specificity"
+        figure = "sensitivity" if "sensitivity" in group else "specificity"
         rows.append(
             [
                 name,
@@ -334,16 +335,18 @@ def groups() -> str:
 
 
 def views() -> str:
+    found = report("adults.json")
     rows = [
         [
             view,
             size(part),
-            f"{part['n_pneumonia']} / {part['n_normal']}",
+            f"{part['n_positive']} / {part['n_negative']}",
             *(interval(part[figure]) for figure in SCORES),
         ]
-        for view, part in report("adults.json")["views"].items()
+        for view, part in found["views"].items()
     ]
-    header = ("view", "n / subjects", "PNEUMONIA / NORMAL", "AUROC", *SCORES[1:])
+    counts = f"{found['labels']['positive']} / {found['labels']['negative']}"
+    header = ("view", "n / subjects", counts, "AUROC", *SCORES[1:])
     return table(header, rows) + from_("adults.json", f"{adults_text()} {INTERVALS}")
 
 
@@ -751,7 +754,7 @@ def external() -> str:
     people = adults["people"]
     age = people["age_years"]
     sexes = ", ".join(f"{sex} {n}" for sex, n in people["sex"].items())
-    return table(("data", "NORMAL", "PNEUMONIA", "subjects"), rows) + (
+    return table(("data", *bundle().manifest.finding.labels, "subjects"), rows) + (
         f"\nAge in the adults' set: {age['min']} to {age['max']} years, median {age['median']:g}; "
         f"{people['n_under_18']} of its radiographs are of people under 18. Sex: {sexes}. "
         f"{originals['n_of_heldout_subjects']} of the {originals['n']} originals are of held-out "
@@ -762,7 +765,7 @@ def external() -> str:
 
 
 def _truths(of: dict[str, Any]) -> list[str]:
-    return [str(of["truths"][truth]["n"]) for truth in ("NORMAL", "PNEUMONIA")]
+    return [str(of["truths"][truth]["n"]) for truth in bundle().manifest.finding.labels]
 
 
 MADE_BY: dict[str, Callable[[], str]] = {

@@ -46,7 +46,7 @@ COMMAND = ".venv/bin/python docs/screenshots.py"
 OUT = REPOSITORY / "docs" / "images"
 FACTS = "screenshots.json"
 
-WEB = REPOSITORY / "src" / "chestxray" / "service" / "web"
+WEB = REPOSITORY / "src" / "chestxray" / "service" / "page" / "web"
 SHOWN = "pneumonia-1.jpeg"
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 """What the page's clock says: the same page gives the same picture on any day."""
@@ -90,8 +90,15 @@ def print_report(page: Page) -> None:
 
 
 def welcome(page: Page) -> None:
-    """The page as it opens."""
+    """The page as it opens, with the pictures of all examples there."""
     expect(page.locator("#open-model-card")).to_be_enabled()
+    page.wait_for_function(
+        """(n) => {
+            const pictures = [...document.querySelectorAll("#examples img")];
+            return pictures.length === n && pictures.every(({ complete }) => complete);
+        }""",
+        arg=len(EXAMPLES),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ from typing import Any
 from typer.main import get_command
 
 from chestxray.cli import app as command_line_app
-from chestxray.inference import Predictor
+from chestxray.service.api.served import Served, read_served
 from chestxray.service.app import create_app
-from chestxray.service.keys import hash_of, make_key
-from chestxray.service.problems import PROBLEMS
+from chestxray.service.http.keys import hash_of, make_key
+from chestxray.service.http.problems import PROBLEMS
 from chestxray.service.settings import Settings
 
 Schema = dict[str, Any]
@@ -29,7 +29,7 @@ Schema = dict[str, Any]
 def openapi() -> dict[str, Any]:
     """The document of a service that demands a key, with the shipped bundle."""
     settings = Settings(api_keys=f"docs:{hash_of(make_key())}")
-    return create_app(settings, Predictor.load()).openapi()
+    return create_app(settings, Served.of(read_served(settings))).openapi()
 
 
 def http_api() -> str:

@@ -16,7 +16,7 @@ import typer
 from PIL import Image
 
 from chestxray import imaging
-from chestxray.dataset import TRUTHS, read_dataset
+from chestxray.dataset import read_dataset
 from chestxray.imaging import Radiograph
 from chestxray.inference import Predictor
 
@@ -31,8 +31,9 @@ def main(data: Annotated[Path, typer.Option(exists=True, file_okay=False)]) -> N
     """Write N_EACH examples of each truth into the package."""
     predictor = Predictor.load()
     OUT.mkdir(exist_ok=True)
-    samples = read_dataset(data)
-    for truth in TRUTHS:
+    labels = predictor.manifest.finding.labels
+    samples = read_dataset(data, labels)
+    for truth in labels:
         files = [s.file for s in samples if s.truth == truth]
         files = files[:: max(1, len(files) // N_RADIOGRAPHS)]
         images = np.stack(

@@ -18,7 +18,7 @@ import pytest
 from playwright.sync_api import Browser, Error
 
 from chestxray import imaging
-from chestxray.imaging import raster
+from chestxray.inference.bundle import Preprocessing
 from chestxray.service.app import create_app
 from chestxray.service.settings import Settings
 from factories.browser import CHROMIUM, chromium
@@ -109,7 +109,7 @@ def test_the_page_of_performance_is_what_its_report_says() -> None:
 
 def test_the_page_names_the_size_that_jpegs_are_shrunk_to() -> None:
     text = (REPOSITORY / "docs" / "performance.md").read_text(encoding="utf-8")
-    assert f"to no less than {raster.SHRINK_TO_PX} px a side" in text
+    assert f"to no less than {Preprocessing.enough_px(224)} px a side" in text
 
 
 @pytest.fixture

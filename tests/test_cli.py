@@ -12,11 +12,12 @@ import pytest
 from chestxray import __version__
 from chestxray.inference import Predictor
 from chestxray.service.app import create_app
-from chestxray.service.keys import name_of
+from chestxray.service.http.keys import name_of
 from chestxray.service.settings import Settings, load_settings
 from factories.bundles import write_tiny_bundle
 from factories.command_line import chestxray
 from factories.requests import radiograph_png
+from factories.servers import serving
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,9 @@ def test_predict_as_json_prints_what_the_service_answers(
     assert err.count("\n") == 1
     assert "broken.jpg" in err
 
-    transport = httpx.ASGITransport(create_app(Settings(bundle=bundle), Predictor.load(bundle)))
+    transport = httpx.ASGITransport(
+        create_app(Settings(bundle=bundle), serving(Predictor.load(bundle)))
+    )
 
     async def ask() -> dict:
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:

@@ -8,9 +8,9 @@ import pytest
 
 from chestxray.dataset import read_dataset, split_heldout
 from chestxray.evaluation.metrics import FIGURES
-from factories.bundles import write_tiny_bundle
+from factories.bundles import OTHER_FINDING, write_tiny_bundle
 from factories.command_line import Answer, chestxray
-from factories.datasets import write_dataset
+from factories.datasets import LABELS, write_dataset
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,15 @@ def test_evaluate_compares_two_bundles(evaluate, tmp_path) -> None:
     assert "Compared with other" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_bundle_of_another_finding_is_no_bundle_to_compare_with(evaluate, tmp_path) -> None:
+    other = write_tiny_bundle(tmp_path / "other", name="other", finding=OTHER_FINDING)
+    code, out, err = evaluate(tmp_path / "new", "--compare", other)
+    assert (code, out) == (2, "")
+    assert "the bundle other is of another finding: DRY/EFFUSION (SCT 60046008)" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
 def test_evaluate_writes_what_stress_did_beside_the_report(evaluate, tmp_path) -> None:
     few = write_dataset(tmp_path / "few", 2)
     assert evaluate(tmp_path, "--stress", "--data", few)[0] == 0
@@ -74,7 +83,7 @@ def test_evaluate_writes_what_stress_did_beside_the_report(evaluate, tmp_path) -
 def test_evaluate_scores_only_subjects_that_the_bundle_was_not_trained_on(
     evaluate, data, tmp_path
 ) -> None:
-    split = split_heldout(read_dataset(data), 0.4, seed=5)
+    split = split_heldout(read_dataset(data, LABELS), 0.4, seed=5)
     trained = {
         "config": {"heldout": 0.4, "seed": 5},
         "n_train": len(split.train),

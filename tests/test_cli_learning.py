@@ -1,4 +1,7 @@
-"""From a folder of radiographs to a judged bundle, all of it through the command line."""
+"""From a folder of radiographs to a judged bundle, all of it through the command line.
+
+The finding is another than the shipped bundle's.
+"""
 
 import csv
 import json
@@ -9,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
+from chestxray.dataset import Labels
 from chestxray.evaluation.evaluate import points_of
 from chestxray.inference import Predictor, read_bundle
 from factories.command_line import chestxray
@@ -26,6 +30,11 @@ ema_decay = 0.8
 precision = "fp32"
 threads = 1
 workers = 0
+
+[finding]
+negative = "CLEAR"
+positive = "EFFUSION"
+code = { value = "60046008", scheme = "SCT", meaning = "Pleural effusion" }
 
 [[stages]]
 epochs = 1
@@ -47,16 +56,18 @@ noise_p = 0.1
 jpeg_p = 0.1
 erase_p = 0.0
 """
+LABELS = Labels("CLEAR", "EFFUSION")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("cli") / "children", 104)
+    return write_dataset(tmp_path_factory.mktemp("cli") / "children", 104, labels=LABELS)
 
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("cli") / "elsewhere", 15, first_seed=5000)
+    folder = tmp_path_factory.mktemp("cli") / "elsewhere"
+    return write_dataset(folder, 15, first_seed=5000, labels=LABELS)
 
 
 @pytest.fixture(scope="module")
@@ -110,12 +121,15 @@ def test_evaluate_judges_the_trained_bundle_on_other_radiographs(trained, report
     told = json.loads(report.read_text(encoding="utf-8"))
     assert (told["dataset"], told["n"], told["n_unreadable"]) == ("elsewhere", 30, 0)
     assert told["bundle_sha256"] == read_bundle(trained.folder / "bundle").sha256
+    assert told["labels"] == LABELS._asdict()
+    assert (told["n_negative"], told["n_positive"]) == (15, 15)
     assert told["auroc"]["value"] > 0.9
     with (report.parent / "predictions.csv").open(newline="", encoding="utf-8") as stream:
-        paths = [row["path"] for row in csv.DictReader(stream)]
-    assert sorted(paths) == sorted(
+        rows = list(csv.DictReader(stream))
+    assert sorted(row["path"] for row in rows) == sorted(
         f.relative_to(elsewhere).as_posix() for f in elsewhere.rglob("*.png")
     )
+    assert {row["truth"] for row in rows} == {row["label"] for row in rows} == set(LABELS)
 
 
 def test_export_writes_the_run_in_fp32_and_quotes_the_report(trained, data, report, tmp_path):
@@ -131,6 +145,8 @@ def test_export_writes_the_run_in_fp32_and_quotes_the_report(trained, data, repo
     assert "fp32" in answer.out
     manifest = Predictor.load(tmp_path).manifest
     assert manifest.precision == "fp32"
+    assert manifest.finding.labels == LABELS
+    assert manifest.finding.code.meaning == "Pleural effusion"
     assert [entry["dataset"] for entry in manifest.metrics] == ["training data", "elsewhere"]
     told = json.loads(report.read_text(encoding="utf-8"))
     assert manifest.metrics[1]["operating_points"] == points_of(told)
@@ -146,6 +162,7 @@ def test_calibrate_makes_a_bundle_that_evaluate_takes(trained, elsewhere, tmp_pa
     assert "not shown to pay" in answer.err  # 30 radiographs are too few to say
     assert read_bundle(new).manifest.calibration.n == 30
     assert read_bundle(new).model == read_bundle(bundle).model
+    assert read_bundle(new).manifest.finding == read_bundle(bundle).manifest.finding
     answer = chestxray("evaluate", "--data", elsewhere, "--bundle", new, "--out", tmp_path)
     assert answer.code == 0
     told = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
@@ -172,9 +189,9 @@ def test_a_mistake_in_the_config_is_wrong_use_in_one_line(data, tmp_path):
 
 
 def test_a_folder_without_both_truths_fails_in_one_line(recipe, data, tmp_path):
-    answer = chestxray("train", recipe, "--data", data / "NORMAL", "--out", tmp_path / "run")
+    answer = chestxray("train", recipe, "--data", data / "CLEAR", "--out", tmp_path / "run")
     assert answer.code == 1
-    assert "NORMAL" in answer.err
+    assert "CLEAR" in answer.err
     assert answer.err.count("\n") == 1
 
 

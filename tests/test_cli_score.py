@@ -18,9 +18,10 @@ import pytest
 from chestxray import cli
 from chestxray.archive.scoring import Job
 from chestxray.archive.work import open_work
-from chestxray.inference import read_bundle
-from factories import images
-from factories.bundles import write_tiny_bundle
+from chestxray.assessment import Choices, read_bundles
+from chestxray.inference import BUNDLED
+from factories import dicom_files, images
+from factories.bundles import OTHER_FINDING, write_tiny_bundle
 from factories.command_line import Answer, chestxray
 from factories.images import gif
 from factories.requests import radiograph_png
@@ -114,7 +115,57 @@ def test_options_decide_the_rows(score, archive, tmp_path) -> None:
     assert codes == {"refuse": 3, "warn": 0}
 
 
-WRONG = {
+def test_a_patient_of_another_age_is_refused_or_warned_of(score, archive, tmp_path) -> None:
+    """The bundle knows patients of 1 to 5 years."""
+    (archive / "adult.dcm").write_bytes(dicom_files.dicom(PatientAge="040Y"))
+    codes = {}
+    for population in ("refuse", "warn"):
+        out = tmp_path / f"{population}.csv"
+        codes[population], _, _ = score(archive, "--out", out, "--population", population)
+        row = rows_of(out)["adult.dcm"]
+        assert row["error_code"] == ("outside_population" if population == "refuse" else "")
+        assert bool(row["label"]) == (population == "warn")
+        assert ("only on patients aged 1 to 5 years" in row["warnings"]) == (population == "warn")
+    assert codes == {"refuse": 3, "warn": 0}
+
+
+def test_a_lateral_view_is_refused_or_warned_of(score, archive, tmp_path) -> None:
+    (archive / "lateral.dcm").write_bytes(dicom_files.dicom(ViewPosition="LL"))
+    codes = {}
+    for acquisition in ("refuse", "warn"):
+        out = tmp_path / f"{acquisition}.csv"
+        codes[acquisition], _, _ = score(archive, "--out", out, "--acquisition", acquisition)
+        row = rows_of(out)["lateral.dcm"]
+        assert row["error_code"] == ("wrong_view" if acquisition == "refuse" else "")
+        assert ("view" in row["warnings"]) == (acquisition == "warn")
+    assert codes == {"refuse": 3, "warn": 0}
+
+
+def test_several_bundles_give_each_file_a_row_by_each(score, archive, bundle, tmp_path) -> None:
+    other = write_tiny_bundle(tmp_path / "other", seed=1, finding=OTHER_FINDING)
+    out = tmp_path / "out.csv"
+    code, said, err = score(archive, "--out", out, "--bundle", f"b={bundle}", "--bundle", other)
+    assert (code, err) == (0, "")
+    assert said.endswith("2 files, 2 judged, 0 refused, 0 unreadable\n")
+    with out.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    paths = [row["path"] for row in rows]
+    assert paths[::2] == paths[1::2]
+    assert [row["model"] for row in rows] == ["b", "tiny", "b", "tiny"]
+    assert {row["label"] for row in rows[::2]} <= {"NORMAL", "PNEUMONIA"}
+    assert {row["label"] for row in rows[1::2]} <= {"DRY", "EFFUSION"}
+
+
+def test_unset_the_shipped_bundle_judges(archive, tmp_path) -> None:
+    out = tmp_path / "out.csv"
+    assert chestxray("score", archive, "--out", out).code in {0, 1, 3}
+    ((name, bundle),) = read_bundles([]).items()
+    assert {(row["model"], row["bundle_sha256"]) for row in rows_of(out).values()} == {
+        (name, bundle.sha256)
+    }
+
+
+WRONG: dict[str, tuple[list[object], str | None]] = {
     "no such path": (["no-such-folder", "--out", "out.csv"], "no-such-folder"),
     "no such glob match": (["archive/*.nothing", "--out", "out.csv"], None),
     "other ending": (["archive", "--out", "out.txt"], ".parquet"),
@@ -122,7 +173,13 @@ WRONG = {
     "out is a folder": (["archive", "--out", "archive"], None),
     "no such point": (["archive", "--out", "out.csv", "--operating-point", "x"], "balanced"),
     "no such check": (["archive", "--out", "out.csv", "--input-check", "x"], "warn"),
+    "no such population": (["archive", "--out", "out.csv", "--population", "x"], "warn"),
+    "no such acquisition": (["archive", "--out", "out.csv", "--acquisition", "x"], "warn"),
     "no bundle": (["archive", "--out", "out.csv", "--bundle", "none"], "bundle"),
+    "two bundles of one name": (
+        ["archive", "--out", "out.csv", "--bundle", BUNDLED, "--bundle", BUNDLED],
+        "NAME=DIR",
+    ),
     "no folder for out": (["archive", "--out", "none/out.csv"], "none"),
     "out below a file": (["archive", "--out", "archive/0.png/out.csv"], "0.png"),
 }
@@ -143,7 +200,7 @@ def test_what_cannot_be_begun_is_one_line_and_leaves_nothing(
     assert [file.name for file in tmp_path.iterdir()] == ["archive"]
 
 
-@pytest.mark.parametrize("changed", ["source", "point", "check", "bundle"])
+@pytest.mark.parametrize("changed", ["source", "point", "check", "bundle", "bundles"])
 def test_another_command_with_the_same_out_is_refused_and_destroys_nothing(
     changed, score, archive, bundle, tmp_path, monkeypatch
 ) -> None:
@@ -162,6 +219,7 @@ def test_another_command_with_the_same_out_is_refused_and_destroys_nothing(
         "point": [archive, "--operating-point", "screening"],
         "check": [archive, "--input-check", "warn"],
         "bundle": [archive, "--bundle", write_tiny_bundle(tmp_path / "other", seed=1)],
+        "bundles": [archive, "--bundle", bundle, "--bundle", f"again={bundle}"],
     }
     code, _, err = score(*other[changed], "--out", out)
     assert code == 2
@@ -175,7 +233,7 @@ def test_another_command_with_the_same_out_is_refused_and_destroys_nothing(
 
 def test_a_second_process_is_refused(archive, bundle, tmp_path) -> None:
     out = tmp_path / "out.csv"
-    job = Job(read_bundle(bundle), "balanced", "refuse")
+    job = Job(read_bundles([(None, bundle)]), Choices())
     with open_work(str(archive), out, job):
         second = subprocess.run(
             [*COMMAND, archive, "--out", out, "--bundle", bundle],

@@ -22,12 +22,13 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from chestxray import assessment
 from chestxray import client as client_module
 from chestxray.client import (
+    Choice,
     Client,
     ClientError,
     InputCheck,
-    Label,
     Metadata,
     Model,
     NotReadyError,
@@ -41,10 +42,9 @@ from chestxray.client import (
     UnauthorizedError,
     UnreachableError,
 )
-from chestxray.inference import Label as ServedLabel
-from chestxray.service import schemas
+from chestxray.service.api import schemas
 from chestxray.service.app import create_app
-from chestxray.service.keys import hash_of, make_key
+from chestxray.service.http.keys import hash_of, make_key
 from chestxray.service.settings import Settings
 from factories import images
 from factories.bundles import write_tiny_bundle
@@ -614,8 +614,8 @@ def test_an_answer_has_the_members_that_the_openapi_document_gives_it(
     assert members == [field.name for field in dataclasses.fields(ours)]
 
 
-def test_the_labels_are_the_services() -> None:
-    assert typing.get_args(Label) == typing.get_args(ServedLabel)
+def test_the_choices_are_the_services() -> None:
+    assert typing.get_args(Choice) == typing.get_args(assessment.Choice)
 
 
 @pytest.mark.parametrize(
@@ -680,7 +680,7 @@ def test_the_examples_of_the_pages_run(
     pages = [REPOSITORY / "README.md", REPOSITORY / "docs" / "client.md"]
     text = "".join(page.read_text(encoding="utf-8") for page in pages)
     blocks = re.findall(r"^```python *\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     monkeypatch.chdir(REPOSITORY)
     with served(create_app(Settings())) as raw:
         for block in blocks:
@@ -691,7 +691,8 @@ def test_the_examples_of_the_pages_run(
     assert 0.7 < float(probability) < 1
     assert printed[0].startswith("PNEUMONIA 0.")
     assert [line.split()[1] for line in printed[1:5]] == ["NORMAL"] * 2 + ["PNEUMONIA"] * 2
-    assert printed[5].startswith("this does not look like a frontal chest radiograph 0.")
+    assert printed[5].startswith("resnet18 NORMAL the patient's age is not known")
+    assert printed[6].startswith("this does not look like a frontal chest radiograph 0.")
 
 
 # --- what these tests need ------------------------------------------------------------------------

@@ -17,12 +17,13 @@ from chestxray.dataset import (
     write_split,
 )
 from chestxray.errors import DatasetError, EmptyDatasetError, LeakError
-from factories.datasets import write_dataset, write_files, write_labels
+from factories.datasets import LABELS, write_dataset, write_files, write_labels
 
 
 def sample(path: str, subject: str, content: str | None = None, group: str | None = None) -> Sample:
-    truth = "NORMAL" if path.startswith("NORMAL") else "PNEUMONIA"
-    return Sample(path, Path(path), truth, subject, group, content or path)
+    truth = path.split("/", maxsplit=1)[0]
+    positive = truth == LABELS.positive
+    return Sample(path, Path(path), truth, positive, subject, group, content or path)
 
 
 def folder_of(tmp_path: Path, *paths: str) -> Path:
@@ -61,7 +62,7 @@ def many_samples() -> list[Sample]:
     ],
 )
 def test_a_published_name_gives_subject_and_group(tmp_path, name, subject, group):
-    found = by_path(read_dataset(folder_of(tmp_path, f"PNEUMONIA/{name}")))
+    found = by_path(read_dataset(folder_of(tmp_path, f"PNEUMONIA/{name}"), LABELS))
     assert found[f"PNEUMONIA/{name}"].subject == subject
     assert found[f"PNEUMONIA/{name}"].group == group
 
@@ -74,19 +75,20 @@ def test_the_same_number_in_two_groups_is_two_people(tmp_path):
             "NORMAL/NORMAL2-IM-0115-0001.jpeg",
             "PNEUMONIA/person115_bacteria_1.jpeg",
             "PNEUMONIA/person115_virus_2.jpeg",
-        )
+        ),
+        LABELS,
     )
     assert len({s.subject for s in samples if "115" in s.subject}) == 4
 
 
 def test_radiographs_of_one_number_in_a_group_are_of_one_subject(tmp_path):
     names = ["person23_bacteria_78.jpeg", "person23_bacteria_79.jpeg"]
-    samples = read_dataset(folder_of(tmp_path, *(f"PNEUMONIA/{name}" for name in names)))
+    samples = read_dataset(folder_of(tmp_path, *(f"PNEUMONIA/{name}" for name in names)), LABELS)
     assert {s.subject for s in samples if "person" in s.path} == {"bacteria 23"}
 
 
 def test_a_file_of_another_name_is_its_own_subject(tmp_path):
-    samples = read_dataset(folder_of(tmp_path, "NORMAL/sub/n.png", "NORMAL/patient7.png"))
+    samples = read_dataset(folder_of(tmp_path, "NORMAL/sub/n.png", "NORMAL/patient7.png"), LABELS)
     assert [(s.subject, s.group) for s in samples] == [(s.path, None) for s in samples]
 
 
@@ -99,7 +101,7 @@ def test_labels_csv_names_the_patient_of_the_files_that_it_lists(tmp_path):
             {"file": "PNEUMONIA/b.png", "patient": "7", "view": "AP"},
         ],
     )
-    found = by_path(read_dataset(folder))
+    found = by_path(read_dataset(folder, LABELS))
     assert found["NORMAL/a.png"].subject == found["PNEUMONIA/b.png"].subject
     assert found["NORMAL/IM-0001-0001.png"].subject == "IM 1"
     assert found["NORMAL/n.png"].subject == "NORMAL/n.png"
@@ -114,7 +116,7 @@ def test_labels_csv_may_name_the_view_of_the_files_that_it_lists(tmp_path):
             {"file": "NORMAL/b.png", "patient": "8", "view": ""},
         ],
     )
-    found = by_path(read_dataset(folder))
+    found = by_path(read_dataset(folder, LABELS))
     assert [found[f"NORMAL/{name}"].view for name in ("a.png", "b.png", "IM-0001-0001.png")] == [
         "PA",
         None,
@@ -125,30 +127,30 @@ def test_labels_csv_may_name_the_view_of_the_files_that_it_lists(tmp_path):
 def test_labels_csv_without_a_view_names_none(tmp_path):
     folder = folder_of(tmp_path)
     write_labels(folder, [{"file": "NORMAL/n.png", "patient": "1"}])
-    assert {s.view for s in read_dataset(folder)} == {None}
+    assert {s.view for s in read_dataset(folder, LABELS)} == {None}
 
 
 def test_labels_csv_without_the_columns_is_an_error(tmp_path):
     folder = folder_of(tmp_path)
     write_labels(folder, [{"image": "NORMAL/n.png", "patient": "1"}])
     with pytest.raises(DatasetError, match=r"labels\.csv"):
-        read_dataset(folder)
+        read_dataset(folder, LABELS)
 
 
 def test_hidden_files_and_tables_are_not_samples(tmp_path):
     folder = folder_of(
         tmp_path, "NORMAL/.DS_Store", "NORMAL/.cache/x.png", "PNEUMONIA/labels.csv", "README.md"
     )
-    assert [s.path for s in read_dataset(folder)] == ["NORMAL/n.png", "PNEUMONIA/p.png"]
+    assert [s.path for s in read_dataset(folder, LABELS)] == ["NORMAL/n.png", "PNEUMONIA/p.png"]
 
 
 def test_samples_below_a_hidden_folder_are_found(tmp_path):
-    assert len(read_dataset(folder_of(tmp_path / ".data"))) == 2
+    assert len(read_dataset(folder_of(tmp_path / ".data"), LABELS)) == 2
 
 
 def test_a_sample_knows_its_truth_its_file_and_its_content(tmp_path):
     folder = write_files(tmp_path, {"NORMAL/n.png": b"", "PNEUMONIA/p.png": b"abc"})
-    normal, pneumonia = read_dataset(folder)
+    normal, pneumonia = read_dataset(folder, LABELS)
     assert (normal.truth, pneumonia.truth) == ("NORMAL", "PNEUMONIA")
     assert pneumonia.file.read_bytes() == b"abc"
     assert pneumonia.sha256.startswith("ba7816bf8f01cfea")  # FIPS 180-2's example
@@ -159,12 +161,12 @@ def test_a_truth_without_files_is_an_error(tmp_path, missing):
     folder = folder_of(tmp_path)
     next((folder / missing).iterdir()).unlink()
     with pytest.raises(EmptyDatasetError, match=missing):
-        read_dataset(folder)
+        read_dataset(folder, LABELS)
 
 
 def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(EmptyDatasetError):
-        read_dataset(tmp_path / "nowhere")
+        read_dataset(tmp_path / "nowhere", LABELS)
 
 
 def test_duplicates_are_found_by_content(tmp_path):
@@ -172,7 +174,7 @@ def test_duplicates_are_found_by_content(tmp_path):
         tmp_path,
         {"NORMAL/a.png": b"1", "NORMAL/b.png": b"1", "NORMAL/c.png": b"2", "PNEUMONIA/d": b"3"},
     )
-    found = duplicates(read_dataset(folder))
+    found = duplicates(read_dataset(folder, LABELS))
     assert [[s.path for s in copies] for copies in found] == [["NORMAL/a.png", "NORMAL/b.png"]]
 
 
@@ -247,7 +249,7 @@ def test_a_duplicate_on_both_sides_is_a_leak():
 
 @pytest.fixture
 def samples(tmp_path: Path) -> list[Sample]:
-    return read_dataset(write_dataset(tmp_path / "data", 12))
+    return read_dataset(write_dataset(tmp_path / "data", 12), LABELS)
 
 
 @pytest.fixture
@@ -274,7 +276,7 @@ def test_a_split_file_tampered_with_is_a_leak(split_file, samples):
 def test_a_file_that_changed_since_the_split_is_an_error(split_file, samples):
     changed = samples[3]
     changed.file.write_bytes(changed.file.read_bytes() + b"\0")
-    again = read_dataset(changed.file.parents[1])
+    again = read_dataset(changed.file.parents[1], LABELS)
     with pytest.raises(DatasetError, match=changed.path):
         read_split(split_file, again)
 
@@ -293,7 +295,7 @@ def test_a_file_that_is_no_split_is_an_error(tmp_path, samples, content):
 
 
 def test_the_published_training_split_has_no_leak_in_any_split_of_it(shared_data):
-    samples = read_dataset(shared_data / "chest_xray" / "train")
+    samples = read_dataset(shared_data / "chest_xray" / "train", LABELS)
     assert Counter(s.truth for s in samples) == {"NORMAL": 1341, "PNEUMONIA": 3875}
     assert {s.group for s in samples} == {"IM", "NORMAL2-IM", "bacteria", "virus"}
     assert sum(len(c) * (len(c) - 1) // 2 for c in duplicates(samples)) == 28  # pairs
@@ -309,6 +311,6 @@ def test_the_published_training_split_has_no_leak_in_any_split_of_it(shared_data
 
 
 def test_adults_are_kept_apart_by_patient(shared_data):
-    samples = read_dataset(shared_data / "adults")
+    samples = read_dataset(shared_data / "adults", LABELS)
     assert len(samples) == 101
     assert all(s.subject.startswith("patient ") for s in samples)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from chestxray.assessment.registry import named
 from chestxray.pacs.config import NodeConfig, read_config
 from chestxray.service import server
 from chestxray.service.settings import PREFIX, Settings, load_settings
@@ -369,7 +370,9 @@ def test_the_example_of_another_bundle_fits_the_deployment(
     assert {*added} == {"chestxray"}
     (where,) = mounts(added["chestxray"])
     assert added["chestxray"]["environment"].keys() == {"CHESTXRAY_BUNDLE"}
-    assert added["chestxray"]["environment"]["CHESTXRAY_BUNDLE"].startswith(f"{where}/")
+    (name, folder) = named(added["chestxray"]["environment"]["CHESTXRAY_BUNDLE"])
+    assert name
+    assert folder.parent == Path(where)
     assert all(of.endswith(":ro") for of in added["chestxray"]["volumes"])
     assert "/compose.override.yaml" in (DEPLOY / ".gitignore").read_text(encoding="utf-8")
 

@@ -1,12 +1,15 @@
 """deploy/nginx.conf in a real nginx, in front of the real server, with a certificate of its own."""
 
 import json
+import os
 import re
 import shutil
 import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from http.client import HTTPResponse, HTTPSConnection
 from pathlib import Path
@@ -16,8 +19,18 @@ import httpx
 import pytest
 
 from chestxray.client import Client, NotReadyError, ProblemError, UnreachableError
+from chestxray.service.http.keys import hash_of
 from chestxray.service.settings import Settings
-from factories.deployment import NGINX_CONF, Proxy, Service, nginx, service_process, wait_for
+from factories.bundles import write_tiny_bundle
+from factories.deployment import (
+    NGINX_CONF,
+    Proxy,
+    Service,
+    listens,
+    nginx,
+    service_process,
+    wait_for,
+)
 from factories.pacs import free_port
 from factories.requests import radiograph_png
 
@@ -134,7 +147,8 @@ def test_the_page_says_how_another_machine_may_read_the_metrics(
 def page_paths() -> list[str]:
     """All that the reading page loads."""
     package = REPOSITORY / "src" / "chestxray"
-    parts = {file.name for file in (package / "service" / "web").iterdir()} - {"index.html"}
+    web = package / "service" / "page" / "web"
+    parts = {file.name for file in web.iterdir()} - {"index.html"}
     examples = [f"examples/{file.name}" for file in (package / "examples").iterdir()]
     return [f"/page/{name}" for name in ["settings.json", "colour-bar.png", *parts, *examples]]
 
@@ -273,6 +287,49 @@ def test_a_service_that_is_not_there_is_a_problem_and_not_ready(tmp_path: Path) 
         assert caught.value.problem.status == 502
         assert caught.value.problem.code == "not_reachable"
         assert re.fullmatch("[0-9a-f]{32}", caught.value.problem.request_id or "")
+
+
+def test_a_second_process_takes_over_without_a_request_lost(tmp_path: Path) -> None:
+    """By the lines of the page that change nginx over and end the first process."""
+    (lines,) = re.findall(r"^(sed -i .*\n(?:.*\n)*?kill .*)\n```", PAGE, flags=re.MULTILINE)
+    folders = {name: tmp_path / name for name in ("first", "second", "bundle", "nginx")}
+    for folder in folders.values():
+        folder.mkdir()
+    bundle = write_tiny_bundle(folders["bundle"], seed=1)
+    with service_process(folders["first"]) as first, nginx(folders["nginx"], first.port) as proxy:
+        same_key = {"CHESTXRAY_API_KEYS": f"radiology:{hash_of(first.key)}"}
+        with service_process(folders["second"], bundle=bundle, **same_key) as second:
+            here = {
+                "127.0.0.1:8000": f"127.0.0.1:{first.port}",
+                "127.0.0.1:8001": f"127.0.0.1:{second.port}",
+                "/etc/nginx/conf.d/": f"{proxy.folder}/",
+                "nginx -": f"nginx -c {proxy.folder}/nginx.conf -e {proxy.folder}/error.log -",
+            }
+            for there, instead in here.items():
+                assert there in lines
+                lines = lines.replace(there, instead)
+            answered: list[str] = []
+            changed = threading.Event()
+
+            def ask() -> None:
+                with Client(
+                    proxy.url, api_key=first.key, ssl_context=proxy.trusted, retry_for_s=0
+                ) as client:
+                    while not changed.is_set():
+                        answered.append(client.predict(radiograph_png()).model.bundle_sha256)
+
+            with ThreadPoolExecutor() as askers:
+                asking = [askers.submit(ask) for _ in range(3)]
+                wait_for(lambda: len(answered) >= 10)
+                try:
+                    environment = os.environ | {"PID": str(first.pid)}
+                    subprocess.run(["bash", "-ec", lines], env=environment, check=True)  # noqa: S607
+                    wait_for(lambda: not listens(first.port))
+                finally:
+                    changed.set()
+                for of in asking:
+                    of.result()
+            assert len(set(answered)) == 2
 
 
 @pytest.mark.parametrize(

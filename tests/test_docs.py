@@ -16,7 +16,7 @@ from chestxray.inference import BUNDLED, read_bundle
 from chestxray.learning.config import Augmentation, Stage, TrainConfig
 from chestxray.pacs.config import Destination, DestinationTls, Node, NodeTls, Peer, Route
 from chestxray.pacs.judging import NOT_ROUTED
-from chestxray.service.problems import PROBLEMS
+from chestxray.service.http.problems import PROBLEMS
 from chestxray.service.settings import PREFIX, Settings
 
 REPOSITORY = Path(__file__).parents[1]

@@ -18,7 +18,7 @@ from typer.main import get_command
 
 from chestxray import cli, errors, inference
 from chestxray.service.app import create_app
-from chestxray.service.problems import PROBLEMS
+from chestxray.service.http.problems import PROBLEMS
 from chestxray.service.settings import Settings
 from factories.browser import CHROMIUM, chromium
 

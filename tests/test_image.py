@@ -17,7 +17,7 @@ from pydicom.uid import JPEGBaseline8Bit
 
 from chestxray import __version__
 from chestxray.inference import BUNDLED, read_bundle
-from chestxray.service.keys import hash_of, make_key
+from chestxray.service.http.keys import hash_of, make_key
 from factories.dicom_files import COMPRESSED, compressed, phantom
 from factories.image import (
     REPOSITORY,

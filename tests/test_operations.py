@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from chestxray.service import server
-from chestxray.service.problems import PROBLEMS
+from chestxray.service.http.problems import PROBLEMS
 from chestxray.service.settings import PREFIX, Settings
 
 REPOSITORY = Path(__file__).parents[1]
@@ -27,7 +27,14 @@ def test_the_panels_that_the_page_names_are_on_the_dashboard() -> None:
         (REPOSITORY / "deploy" / "grafana-dashboard.json").read_text(encoding="utf-8")
     )
     titles = {panel["title"] for panel in dashboard["panels"]}
-    for panel in ("Requests by API key", "Stage duration, p95", "Resident memory by worker"):
+    for panel in (
+        "Requests by API key",
+        "Stage duration, p95",
+        "Resident memory by worker",
+        "Problems by code",
+        "Which bundles are at work",
+        "Assessed and skipped",
+    ):
         assert f"*{panel}*" in PAGE
         assert panel in titles
 

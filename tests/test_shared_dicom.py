@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chestxray.errors import ChestXrayError
+from chestxray.assessment import Choices, Registry, assess
 from chestxray.imaging import read_file
 from chestxray.inference import Predictor
 
@@ -59,7 +59,25 @@ def test_monochrome_1_and_2_twins_get_the_same_logit(
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_what_is_no_chest_is_refused_by_its_own_code(name: str, shared_data: Path) -> None:
-    with pytest.raises(ChestXrayError) as refused:
-        read_file(shared_data / "dicom" / f"{name}.dcm")
-    assert refused.value.code == OTHERS[name]
+def test_what_is_no_chest_is_refused_by_its_own_code(
+    name: str, predictor: Predictor, shared_data: Path
+) -> None:
+    data = (shared_data / "dicom" / f"{name}.dcm").read_bytes()
+    (assessment,) = assess(data, [Registry({"shipped": predictor}).assessor()])
+    assert (assessment.outcome, assessment.error.code) == ("refused", OTHERS[name])
+
+
+ADULTS = ("RG1_J2KI", "RG1_JLSN", "chest_jpeg_baseline", "chest_jpeg_baseline_monochrome1")
+
+
+@pytest.mark.parametrize("name", ADULTS)
+def test_adults_are_refused_by_default_and_answered_with_a_warning(
+    name: str, predictor: Predictor, shared_data: Path
+) -> None:
+    data = (shared_data / "dicom" / f"{name}.dcm").read_bytes()
+    registry = Registry({"shipped": predictor})
+    (refused,) = assess(data, [registry.assessor()])
+    (warned,) = assess(data, [registry.assessor(choices=Choices(population="warn"))])
+    assert refused.error.code == "outside_population"
+    assert warned.outcome == "answered"
+    assert str(refused.error) in warned.warnings

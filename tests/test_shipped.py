@@ -65,7 +65,8 @@ def _bias(predictor: Predictor) -> float:
 def test_the_manifests_figures_of_the_adults_can_be_measured_again(
     predictor: Predictor, shared_data: Path
 ) -> None:
-    scored = score_samples(predictor, read_dataset(shared_data / "adults"), threads=2)
+    samples = read_dataset(shared_data / "adults", predictor.manifest.finding.labels)
+    scored = score_samples(predictor, samples, threads=2)
     report = report_of(predictor, scored, "adults", "all")
     (noted,) = [entry for entry in predictor.manifest.metrics if entry["dataset"] == "adults"]
     assert report["n"] == noted["n"]

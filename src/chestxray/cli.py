@@ -16,9 +16,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -34,11 +34,11 @@ from chestxray.errors import ChestXrayError, ConfigError, RequestError
 
 if TYPE_CHECKING:
     from chestxray.archive.run import Tally
-    from chestxray.dataset import Sample
+    from chestxray.dataset import Labels, Sample
     from chestxray.evaluation.evaluate import Scored
     from chestxray.inference import Manifest
     from chestxray.learning.learning_curve import BetterFrom, Step
-    from chestxray.service.schemas import BatchElement
+    from chestxray.service.api.schemas import BatchElement
 
 EXIT_FAILED, EXIT_WRONG_USE, EXIT_SOME_FAILED = 1, 2, 3
 EXIT_INTERRUPTED = 128 + signal.SIGINT  # Typer's answer to Ctrl-C
@@ -46,7 +46,7 @@ SAY_EVERY_S = 30
 """How often `score` says how far it is where there is no terminal."""
 
 app = typer.Typer(
-    help="Chest X-ray pneumonia classifier: train, judge, serve. Not a medical device.",
+    help="Chest X-ray classifier: train, judge, serve. Not a medical device.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -59,9 +59,26 @@ Folder = Annotated[Path, typer.Option(exists=True, file_okay=False)]
 BundleFolder = Annotated[
     Path | None, typer.Option(file_okay=False, help="folder of a bundle; unset, the shipped one")
 ]
+BundleOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]DIR", help="folder of a bundle; again for another; unset, the shipped one"
+    ),
+]
+ShadowOptions = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=DIR", help="folder of a bundle that assesses and is not shown"),
+]
 OperatingPointName = Annotated[str | None, typer.Option(help="screening, balanced, …")]
 InputCheckChoice = Annotated[
     Literal["refuse", "warn"], typer.Option(help="what to do with what looks like no chest")
+]
+PopulationChoice = Annotated[
+    Literal["refuse", "warn"], typer.Option(help="what to do with ages unknown to the model")
+]
+AcquisitionChoice = Annotated[
+    Literal["refuse", "warn"],
+    typer.Option(help="what to do with modalities, body parts and views unknown to the model"),
 ]
 ExternalFolders = Annotated[
     list[Path] | None,
@@ -118,19 +135,20 @@ def serve(
     host: Annotated[str | None, typer.Option(help="address to listen on [127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="port to listen on [8000]")] = None,
     workers: Annotated[int | None, typer.Option(help="processes that serve [1]")] = None,
-    bundle: BundleFolder = None,
+    bundle: BundleOptions = None,
+    shadow: ShadowOptions = None,
 ) -> None:
     """Answer over HTTP. Everything else is set by CHESTXRAY_* (docs/configuration.md)."""
     from chestxray.service.server import serve as run_server  # noqa: PLC0415
     from chestxray.service.settings import load_settings  # noqa: PLC0415
 
-    run_server(load_settings(host=host, port=port, workers=workers, bundle=bundle))
+    run_server(load_settings(host=host, port=port, workers=workers, bundle=bundle, shadow=shadow))
 
 
 @app.command()
 def key(name: Annotated[str, typer.Argument(help="whose key it is, in log and metrics")]) -> None:
     """Make an API key: to stdout the key, shown this once; to stderr what to set for it."""
-    from chestxray.service.keys import hash_of, make_key  # noqa: PLC0415
+    from chestxray.service.http.keys import hash_of, make_key  # noqa: PLC0415
     from chestxray.service.settings import PREFIX, Settings  # noqa: PLC0415
 
     made = make_key()
@@ -153,77 +171,85 @@ def predict(
     ] = None,
     operating_point: OperatingPointName = None,
     input_check: InputCheckChoice = "refuse",
-    bundle: BundleFolder = None,
+    population: PopulationChoice = "refuse",
+    acquisition: AcquisitionChoice = "refuse",
+    bundle: BundleOptions = None,
 ) -> None:
-    """Answer for image files: label, calibrated probability of PNEUMONIA, and why."""
-    from chestxray.imaging import Limits  # noqa: PLC0415
-    from chestxray.inference import BUNDLED, Predictor  # noqa: PLC0415
-    from chestxray.service.answers import batch_element  # noqa: PLC0415
-    from chestxray.service.schemas import PredictOptions  # noqa: PLC0415
+    """Answer for image files: label, calibrated probability, and why. A line for each bundle."""
+    from chestxray.assessment import Registry, assess_all, named, read_bundles  # noqa: PLC0415
+    from chestxray.imaging import load  # noqa: PLC0415
+    from chestxray.service.api.answers import batch_element  # noqa: PLC0415
+    from chestxray.service.api.schemas import PredictOptions  # noqa: PLC0415
 
-    limits = Limits()
     options = PredictOptions(
-        operating_point=operating_point, heatmap=heatmap is not None, input_check=input_check
+        operating_point=operating_point,
+        heatmap=heatmap is not None,
+        input_check=input_check,
+        population=population,
+        acquisition=acquisition,
     )
-    predictor = Predictor.load(bundle or BUNDLED)
-    predictor.operating_point(operating_point)
+    registry = Registry.of(read_bundles(map(named, bundle or [])))
+    assessors = registry.assessors(choices=options.choices)
     if heatmap is not None:
         heatmap.mkdir(parents=True, exist_ok=True)
     names = _heatmap_names(files)
-
-    def element_of(file: Path) -> BatchElement:
-        with file.open("rb") as stream:
-            data = stream.read(limits.max_bytes + 1)
-        return batch_element(str(file), predictor, data, options, limits)
-
     failed = 0
-    with (
-        ThreadPoolExecutor(_cores()) as pool,
-        _bar("predict", len(files), shown=len(files) > 8) as on_done,
-    ):
-        for done, element in enumerate(pool.map(element_of, files), start=1):
+    with _bar("predict", len(files), shown=len(files) > 8) as on_done:
+        loads = [partial(load, file) for file in files]
+        assessed = assess_all(loads, assessors, threads=_cores())
+        for done, (file, name, assessments) in enumerate(
+            zip(files, names, assessed, strict=True), start=1
+        ):
             on_done(done)
-            failed += _print_element(element, as_json=json)
-            if heatmap is not None:
-                _save_heatmap(element, heatmap / names[done - 1])
+            for assessment in assessments:
+                element = batch_element(str(file), assessment, options)
+                asked = assessment.assessor.name if len(assessors) > 1 else None
+                failed += _print_element(element, asked, as_json=json)
+                if heatmap is not None:
+                    of_model = "" if asked is None else f".{asked}"
+                    _save_heatmap(element, heatmap / f"{name}{of_model}.heatmap.png")
     if failed:
-        raise typer.Exit(EXIT_FAILED if failed == len(files) else EXIT_SOME_FAILED)
+        everything = failed == len(files) * len(assessors)
+        raise typer.Exit(EXIT_FAILED if everything else EXIT_SOME_FAILED)
 
 
-def _print_element(element: BatchElement, *, as_json: bool) -> bool:
-    """Print an element and say whether it is a failure."""
-    from chestxray.service.schemas import FailedFile  # noqa: PLC0415
+def _print_element(element: BatchElement, model: str | None, *, as_json: bool) -> bool:
+    """Print an element and say whether it is a failure; ``model`` where there are several."""
+    from chestxray.service.api.schemas import FailedFile  # noqa: PLC0415
 
     if isinstance(element, FailedFile):
         if as_json:
             _say(element.model_dump_json())
-        _fail(f"{element.filename}: {element.error.detail}", EXIT_FAILED)
+        asked = "" if model is None else f" ({model})"
+        _fail(f"{element.filename}{asked}: {element.error.detail}", EXIT_FAILED)
         return True
     if as_json:
         _say(element.model_dump_json())
         return False
     answer = element.prediction
+    asked = "" if model is None else f"{model}, "
     remarks = [*(["uncertain"] if answer.uncertain else []), *answer.warnings]
     _say(
         f"{answer.label:9} {answer.probability:6.1%}  (threshold {answer.threshold:.1%}, "
-        f"{answer.operating_point})  {element.filename}" + "".join(f"  [{r}]" for r in remarks)
+        f"{asked}{answer.operating_point})  {element.filename}"
+        + "".join(f"  [{r}]" for r in remarks)
     )
     return False
 
 
 def _heatmap_names(files: list[Path]) -> list[str]:
-    """A file name for each heatmap; files of one name in several folders are numbered."""
+    """A name for each file's heatmap; files of one name in several folders are numbered."""
     seen: Counter[str] = Counter()
     names = []
     for file in files:
         seen[file.name] += 1
         number = f".{seen[file.name]}" if seen[file.name] > 1 else ""
-        names.append(f"{file.name}{number}.heatmap.png")
+        names.append(f"{file.name}{number}")
     return names
 
 
 def _save_heatmap(element: BatchElement, file: Path) -> None:
-    from chestxray.service.schemas import AnsweredFile  # noqa: PLC0415
+    from chestxray.service.api.schemas import AnsweredFile  # noqa: PLC0415
 
     if isinstance(element, AnsweredFile) and element.prediction.heatmap is not None:
         file.write_bytes(base64.b64decode(element.prediction.heatmap.partition(",")[2]))
@@ -255,7 +281,9 @@ def train(
         from chestxray.learning.training import no_progress  # noqa: PLC0415
         from chestxray.learning.training import train as train_run  # noqa: PLC0415
 
-    told, samples, others = read_config(config), read_dataset(data), _read_datasets(external)
+    told = read_config(config)
+    labels = told.finding.labels
+    samples, others = read_dataset(data, labels), _read_datasets(external, labels)
     if folds is not None and seeds is not None:
         raise ConfigError("choose --folds or --seeds")
     repeated = folds is not None or seeds is not None
@@ -308,15 +336,16 @@ def export(
 
     with _extra("train"):
         from chestxray.learning.export import export as export_run  # noqa: PLC0415
-        from chestxray.learning.training import read_run  # noqa: PLC0415
+        from chestxray.learning.training import read_run, read_run_config  # noqa: PLC0415
 
-    finished = read_run(run, read_dataset(data))
+    labels = read_run_config(run).finding.labels
+    finished = read_run(run, read_dataset(data, labels))
     with _progress() as progress:
         manifest = export_run(
             finished,
             out,
             precision=precision,
-            external=_read_datasets(external),
+            external=_read_datasets(external, labels),
             reports=report or [],
             progress=progress,
         )
@@ -379,7 +408,7 @@ def evaluate(
         bool, typer.Option("--heldout", help="only subjects the bundle was not trained on")
     ] = False,
     prevalence: Annotated[
-        float | None, typer.Option(help="of PNEUMONIA where you work, for predictive values")
+        float | None, typer.Option(help="of the finding where you work, for predictive values")
     ] = None,
     compare: Annotated[
         Path | None, typer.Option(file_okay=False, help="folder of a bundle to compare with")
@@ -388,9 +417,9 @@ def evaluate(
         bool, typer.Option("--stress", help="also score corrupted copies, over 60 of each file")
     ] = False,
 ) -> None:
-    """Judge a bundle on DIR/NORMAL and DIR/PNEUMONIA: report.html, .json and predictions.csv."""
+    """Judge a bundle on DIR, a folder for each label: report.html, .json and predictions.csv."""
     from chestxray.dataset import read_dataset  # noqa: PLC0415
-    from chestxray.evaluation.comparison import comparison_of  # noqa: PLC0415
+    from chestxray.evaluation.comparison import check_finding, comparison_of  # noqa: PLC0415
     from chestxray.evaluation.evaluate import (  # noqa: PLC0415
         check_prevalence,
         report_of,
@@ -411,7 +440,9 @@ def evaluate(
         check_prevalence(prevalence)
     predictor = Predictor.load(bundle or BUNDLED)
     other = Predictor.load(compare) if compare is not None else None
-    samples = read_dataset(data)
+    if other is not None:
+        check_finding(other.manifest, predictor.manifest.finding)
+    samples = read_dataset(data, predictor.manifest.finding.labels)
     if heldout:
         judged = [p.manifest for p in (predictor, other) if p is not None]
         samples = heldout_samples(samples, judged)
@@ -425,7 +456,7 @@ def evaluate(
     report = report_of(predictor, scored, data.resolve().name, split, prevalence=prevalence)
     if other is not None:
         report["comparison"] = comparison_of(predictor, scored, other, score(other, "compare"))
-    report["shortcuts"] = shortcut_floor(samples, threads=_cores())
+    report["shortcuts"] = shortcut_floor(samples, predictor.manifest, threads=_cores())
     write_report(report, scored, out)
     stressed = None
     if stress:
@@ -458,19 +489,20 @@ def score(
     ] = None,
     operating_point: OperatingPointName = None,
     input_check: InputCheckChoice = "refuse",
-    bundle: BundleFolder = None,
+    population: PopulationChoice = "refuse",
+    acquisition: AcquisitionChoice = "refuse",
+    bundle: BundleOptions = None,
 ) -> None:
-    """Judge every file of an archive, a row each. The same command resumes a killed run."""
+    """Judge an archive, each file a row by each bundle. The same command resumes a killed run."""
     from chestxray.archive.run import score as score_archive  # noqa: PLC0415
-    from chestxray.inference import BUNDLED  # noqa: PLC0415
+    from chestxray.assessment import Choices, named, read_bundles  # noqa: PLC0415
 
     with _extra("parquet" if ray is None else "cluster"), _archive_progress() as watch:
         tally = score_archive(
             source,
             out,
-            bundle=bundle or BUNDLED,
-            operating_point=operating_point,
-            input_check=input_check,
+            bundles=read_bundles(map(named, bundle or [])),
+            choices=Choices(operating_point, input_check, population, acquisition),
             threads=_cores(),
             ray=ray,
             watch=watch,
@@ -488,10 +520,10 @@ def _describe(manifest: Manifest, folder: Path) -> None:
     _say(f"{folder}: {manifest.name}, {manifest.precision}; thresholds: {points}")
 
 
-def _read_datasets(folders: list[Path] | None) -> dict[str, list[Sample]]:
+def _read_datasets(folders: list[Path] | None, labels: Labels) -> dict[str, list[Sample]]:
     from chestxray.dataset import read_dataset  # noqa: PLC0415
 
-    return {folder.resolve().name: read_dataset(folder) for folder in folders or []}
+    return {folder.resolve().name: read_dataset(folder, labels) for folder in folders or []}
 
 
 def _cores() -> int:

@@ -41,7 +41,8 @@ import httpx
 Image: TypeAlias = bytes | str | os.PathLike[str]
 """A file's content, or the path of a file."""
 
-Label: TypeAlias = Literal["NORMAL", "PNEUMONIA"]
+Choice: TypeAlias = Literal["refuse", "warn"]
+"""What becomes of a radiograph that the model does not know."""
 
 BYTES_PER_REQUEST = 32 * 1024 * 1024
 """A request of a batch is sent before it has more, unless a single file has."""
@@ -75,7 +76,7 @@ class Radiograph:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Which bundle answered; ``bundle_sha256`` is its identity."""
+    """Which bundle answered: the name that asks for it, and its identity."""
 
     name: str
     bundle_sha256: str
@@ -83,13 +84,15 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer for one radiograph. ``probability`` is the calibrated one of PNEUMONIA.
+    """The answer for one radiograph.
 
+    ``probability`` is the calibrated one of the model's finding; ``label`` is the positive one of
+    its two from ``threshold`` up.
     ``heatmap`` and ``preview`` are PNG files, ``evidence`` signed numbers by row and column;
     ``None`` unless asked for.
     """
 
-    label: Label
+    label: str
     probability: float
     threshold: float
     operating_point: str
@@ -132,23 +135,27 @@ class OperatingPoint:
 class Metadata:
     """What the manifest says of the bundle that answers, and the ``version`` of the software.
 
+    ``models`` are all that can be asked, the default first, and ``model`` is the one described.
     What is a mapping here is as the server says it.
     """
 
     version: str
+    models: tuple[Mapping[str, Any], ...]
+    model: str
     bundle_sha256: str
     format: int
     name: str
     created: str
     model_sha256: str
     precision: Literal["int8", "fp32"]
+    finding: Mapping[str, Any]
     preprocessing: Mapping[str, Any]
     evidence: Mapping[str, Any]
     calibration: Mapping[str, Any]
     operating_points: Mapping[str, OperatingPoint]
     default_operating_point: str
     uncertainty: Mapping[str, Any]
-    population: Mapping[str, Any] | None
+    population: Mapping[str, Any]
     input_check: Mapping[str, Any]
     reference_answers: tuple[Mapping[str, Any], ...]
     training: Mapping[str, Any]
@@ -279,25 +286,41 @@ class Client:
         self,
         image: Image,
         *,
+        model: str | None = None,
         operating_point: str | None = None,
         heatmap: bool = False,
         evidence: bool = False,
         preview: bool = False,
-        input_check: Literal["refuse", "warn"] = "refuse",
+        input_check: Choice = "refuse",
+        population: Choice = "refuse",
+        acquisition: Choice = "refuse",
     ) -> Prediction:
         """Judge one radiograph.
 
         Args:
             image: a DICOM file, JPEG or PNG.
-            operating_point: which threshold decides; unset, the bundle's default.
+            model: which model answers; unset, the server's default.
+            operating_point: which threshold decides; unset, the model's default.
             heatmap, evidence, preview: what to add to the answer.
             input_check: ``warn`` answers for what does not look like a chest radiograph, too.
+            population: ``warn`` answers for patients of an age that the model does not know, too.
+            acquisition: ``warn`` answers for modalities, body parts and views that it does not
+                know, too.
 
         Raises:
             ClientError: see the module.
             OSError: the file cannot be read.
         """
-        query = _query(operating_point, heatmap, evidence, preview, input_check)
+        query = _query(
+            model=model,
+            operating_point=operating_point,
+            heatmap=heatmap,
+            evidence=evidence,
+            preview=preview,
+            input_check=input_check,
+            population=population,
+            acquisition=acquisition,
+        )
         answer = self._ask("POST", "/predict", query, [("file", _part(0, image))])
         return _understood(_prediction, answer)
 
@@ -305,11 +328,14 @@ class Client:
         self,
         images: Iterable[Image],
         *,
+        model: str | None = None,
         operating_point: str | None = None,
         heatmap: bool = False,
         evidence: bool = False,
         preview: bool = False,
-        input_check: Literal["refuse", "warn"] = "refuse",
+        input_check: Choice = "refuse",
+        population: Choice = "refuse",
+        acquisition: Choice = "refuse",
         files_per_request: int = 64,
     ) -> list[Prediction | Problem]:
         """Judge many radiographs: for each, in order, its answer or why there is none.
@@ -327,19 +353,29 @@ class Client:
             ClientError: see the module; not for a bad file among others.
             OSError: a file cannot be read.
         """
-        query = _query(operating_point, heatmap, evidence, preview, input_check)
+        query = _query(
+            model=model,
+            operating_point=operating_point,
+            heatmap=heatmap,
+            evidence=evidence,
+            preview=preview,
+            input_check=input_check,
+            population=population,
+            acquisition=acquisition,
+        )
         results: list[Prediction | Problem] = []
         for parts in _requests(images, files_per_request):
             results += self._batch(parts, query)
         return results
 
-    def metadata(self) -> Metadata:
-        """What the service says of the bundle that answers.
+    def metadata(self, model: str | None = None) -> Metadata:
+        """What the service says of a bundle that answers; unset, of its default.
 
         Raises:
             ClientError: see the module.
         """
-        return _understood(_metadata, self._ask("GET", "/metadata"))
+        query = _query(model=model)
+        return _understood(_metadata, self._ask("GET", "/metadata", query))
 
     def ready(self) -> bool:
         """Whether radiographs are accepted now; asks once, and nobody answering is ``False``.
@@ -430,18 +466,8 @@ _Part: TypeAlias = tuple[str, bytes, str]
 _Files: TypeAlias = list[tuple[str, _Part]]
 
 
-def _query(
-    operating_point: str | None, heatmap: bool, evidence: bool, preview: bool, input_check: str
-) -> _Query:
-    query: _Query = {
-        "heatmap": heatmap,
-        "evidence": evidence,
-        "preview": preview,
-        "input_check": input_check,
-    }
-    if operating_point is not None:
-        query["operating_point"] = operating_point
-    return query
+def _query(**asked: str | bool | None) -> _Query:
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def _part(number: int, image: Image) -> _Part:
@@ -530,6 +556,7 @@ def _metadata(data: Mapping[str, Any]) -> Metadata:
             name: OperatingPoint(**_known(OperatingPoint, point))
             for name, point in data["operating_points"].items()
         },
+        "models": tuple(data["models"]),
         "reference_answers": tuple(data["reference_answers"]),
         "metrics": tuple(data["metrics"]),
     }

@@ -1,10 +1,10 @@
 """Lists the samples of a folder: truth, subject, group, duplicates, and subject-disjoint splits.
 
-A data set is a folder with ``NORMAL/`` and ``PNEUMONIA/``. The subject of a file follows from its
-published name (Kermany 2018) or from a ``labels.csv`` in the folder with the columns ``file`` and
-``patient``; a file of any other name is its own subject. An optional column ``view`` (AP, PA, …)
-goes with the sample. Files are identified by the SHA-256 of their bytes; exact duplicates tie their
-subjects together, so no split can part them.
+A data set is a folder with a folder for each of two labels: radiographs without and with a finding.
+The subject of a file follows from its published name (Kermany 2018) or from a ``labels.csv`` beside
+the two with the columns ``file`` and ``patient``; a file of any other name is its own subject. An
+optional column ``view`` (AP, PA, …) goes with the sample. Files are identified by the SHA-256 of
+their bytes; exact duplicates tie their subjects together, so no split can part them.
 
 Does not: decode an image, or judge whether a file is one (``imaging`` does).
 """
@@ -20,12 +20,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import NamedTuple
 
 from chestxray.errors import DatasetError, EmptyDatasetError, LeakError
-
-Truth = Literal["NORMAL", "PNEUMONIA"]
-TRUTHS: tuple[Truth, ...] = get_args(Truth)
 
 _PUBLISHED_NAMES = (
     re.compile(r"person(?P<number>\d+)_(?P<group>bacteria|virus)_"),
@@ -34,26 +31,35 @@ _PUBLISHED_NAMES = (
 )
 
 
+class Labels(NamedTuple):
+    """What radiographs without and with a finding are called: the folders of a data set."""
+
+    negative: str
+    positive: str
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One file of a data set.
 
-    ``path`` is relative to the data set's folder, with ``/``; ``file`` is where it lies.
-    ``subject`` names one patient; ``group`` is ``bacteria``, ``virus``, ``IM``, ``NORMAL2-IM`` or
-    None; ``view`` is the projection (AP, PA, …) where ``labels.csv`` names it.
+    ``path`` is relative to the data set's folder, with ``/``; ``file`` is where it lies. ``truth``
+    is the label of its folder, and ``positive`` says which of the two that is. ``subject`` names
+    one patient; ``group`` is ``bacteria``, ``virus``, ``IM``, ``NORMAL2-IM`` or None; ``view`` is
+    the projection (AP, PA, …) where ``labels.csv`` names it.
     """
 
     path: str
     file: Path
-    truth: Truth
+    truth: str
+    positive: bool
     subject: str
     group: str | None
     sha256: str
     view: str | None = None
 
 
-def read_dataset(folder: Path) -> list[Sample]:
-    """List the samples below ``folder``, ordered by path.
+def read_dataset(folder: Path, truths: Labels) -> list[Sample]:
+    """List the samples below ``folder``, those of the negative truth first, ordered by path.
 
     Raises:
         EmptyDatasetError: a truth has no file, or there is no such folder.
@@ -61,7 +67,7 @@ def read_dataset(folder: Path) -> list[Sample]:
     """
     labels = _read_labels(folder)
     samples = []
-    for truth in TRUTHS:
+    for truth in truths:
         files = [f for f in sorted((folder / truth).rglob("*")) if _is_sample(f, folder)]
         if not files:
             raise EmptyDatasetError(f"{folder} has no files in {truth}/")
@@ -70,7 +76,8 @@ def read_dataset(folder: Path) -> list[Sample]:
             subject, group = _subject_of(path, labels)
             sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
             view = labels.get(path, {}).get("view") or None
-            samples.append(Sample(path, file, truth, subject, group, sha256, view))
+            positive = truth == truths.positive
+            samples.append(Sample(path, file, truth, positive, subject, group, sha256, view))
     return samples
 
 
@@ -180,7 +187,7 @@ def _deal(samples: Sequence[Sample], shares: list[float], seed: int) -> list[lis
             filled[emptiest] += len(cluster)
             hands[emptiest].extend(cluster)
     for hand in hands:
-        if {s.truth for s in hand} != set(TRUTHS):
+        if {s.positive for s in hand} != {False, True}:
             raise DatasetError("too few subjects: one side of the split would lack a truth")
         hand.sort(key=lambda s: s.path)
     return hands

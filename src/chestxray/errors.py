@@ -22,12 +22,14 @@
     │   ├── MultiFrameError
     │   ├── ColourError
     │   ├── NoPixelDataError
+    │   ├── OutsidePopulationError   a patient of an age that the bundle does not know
     │   └── NotAChestRadiographError
     ├── RequestError                 the question is malformed: ask differently
     │   ├── MissingFieldError
     │   ├── MalformedBodyError
     │   ├── InvalidQueryError
     │   ├── UnknownOperatingPointError
+    │   ├── UnknownModelError
     │   ├── SlowBodyError
     │   └── UnauthorizedError
     ├── UnavailableError             not now: ask again later
@@ -142,6 +144,12 @@ class NoPixelDataError(RefusedError):
     code = "no_pixel_data"
 
 
+class OutsidePopulationError(RefusedError):
+    """The patient's age is known, and is none that the bundle knows."""
+
+    code = "outside_population"
+
+
 class NotAChestRadiographError(RefusedError):
     """The input check refuses; ``score`` in [0, 1], higher is more like a chest radiograph."""
 
@@ -170,6 +178,10 @@ class InvalidQueryError(RequestError):
 
 class UnknownOperatingPointError(RequestError):
     code = "unknown_operating_point"
+
+
+class UnknownModelError(RequestError):
+    code = "unknown_model"
 
 
 class SlowBodyError(RequestError):

@@ -1,14 +1,16 @@
-"""What the tests of archives share: a tiny bundle, and files that end in every way a file can."""
+"""What the tests of archives share: tiny bundles, and files that end in every way a file can."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from chestxray.archive.scoring import Job
+from chestxray.assessment import Choices
 from chestxray.imaging.synthetic import synthetic_radiograph
-from chestxray.inference.bundle import Bundle, read_bundle
+from chestxray.inference import Bundle, read_bundle
 from factories import dicom_files, images
-from factories.bundles import write_tiny_bundle
+from factories.bundles import OTHER_FINDING, POPULATION, write_tiny_bundle
 from factories.requests import radiograph_png
 
 
@@ -20,6 +22,30 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny(tiny_folder: Path) -> Bundle:
     return read_bundle(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def other_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of another finding, which knows adults alone."""
+    folder = tmp_path_factory.mktemp("other") / "bundle"
+    population = POPULATION | {"age_years": [18, 90]}
+    return write_tiny_bundle(folder, seed=1, finding=OTHER_FINDING, population=population)
+
+
+@pytest.fixture(scope="session")
+def other(other_folder: Path) -> Bundle:
+    return read_bundle(other_folder)
+
+
+@pytest.fixture(scope="session")
+def job(tiny: Bundle) -> Job:
+    return Job({"tiny": tiny}, Choices())
+
+
+@pytest.fixture(scope="session")
+def two(tiny: Bundle, other: Bundle) -> Job:
+    """A job with two bundles, not in the order of their names."""
+    return Job({"tiny": tiny, "other": other}, Choices())
 
 
 @pytest.fixture(scope="session")

@@ -24,9 +24,7 @@ from chestxray.archive.rows import Row
 from chestxray.archive.scoring import Job, Part, Scorer
 from chestxray.errors import BundleError, ClusterError
 from chestxray.imaging.synthetic import synthetic_radiograph
-from chestxray.inference.bundle import read_bundle
 from factories import images
-from factories.bundles import write_tiny_bundle
 from factories.pacs import free_port
 from factories.ray_cluster import (
     RayCluster,
@@ -40,18 +38,13 @@ from factories.ray_cluster import (
 from factories.ray_driver import Scored, scored
 from factories.servers import wait_until
 
-Rows = dict[int, list[Row]]
+Rows = dict[int, list[list[Row]]]
+"""The rows of each file, by the part."""
 
 
 @pytest.fixture(autouse=True)
 def _ray_in() -> None:
     let_ray_in()
-
-
-@pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    bundle = write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
-    return Job(read_bundle(bundle), "balanced", "refuse")
 
 
 @pytest.fixture(scope="module")
@@ -106,14 +99,18 @@ def parts_by_relative_names(folder: Path, name: str) -> list[Part]:
 
 
 def test_a_cluster_makes_the_rows_that_one_machine_makes(
-    cluster: RayCluster, archive: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+    cluster: RayCluster, archive: Path, two: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Relative names lead to the same files on a node, which has another current directory."""
     parts = partial(parts_by_relative_names, archive.parent, archive.name)
     monkeypatch.chdir(archive.parent)  # back afterwards
-    rows = collected(scored(parts, job, cluster.address))
-    assert rows == rows_here(parts(), job)
-    assert {row.error_code for part in rows.values() for row in part} >= {
+    rows = collected(scored(parts, two, cluster.address))
+    assert rows == rows_here(parts(), two)
+    assert {row.model for part in rows.values() for of_file in part for row in of_file} == {
+        "tiny",
+        "other",
+    }
+    assert {of_file[0].error_code for part in rows.values() for of_file in part} >= {
         None,
         "truncated_file",
         "empty_file",
@@ -172,7 +169,7 @@ def test_a_node_that_dies_costs_no_row(archive: Path, job: Job) -> None:
 def test_a_bundle_that_does_not_run_ends_the_run_with_our_error(
     cluster: RayCluster, archive: Path, job: Job
 ) -> None:
-    broken = replace(job, bundle=replace(job.bundle, model=b"no model"))
+    broken = replace(job, bundles={"tiny": replace(job.bundles["tiny"], model=b"no model")})
     started = time.monotonic()
     with pytest.raises(BundleError):
         collected(scored(partial(parts_of, archive, 4, 1), broken, cluster.address))
@@ -242,11 +239,11 @@ from pathlib import Path
 from chestxray.archive.cluster import score_on_cluster
 from chestxray.archive.files import Walk, find
 from chestxray.archive.scoring import Job, Part
-from chestxray.inference.bundle import read_bundle
+from chestxray.assessment import Choices, named, read_bundles
 
-archive, bundle = map(Path, sys.argv[1:])
+archive = Path(sys.argv[1])
 items = tuple(find(str(archive), Walk(archive / "rows.csv")))
-job = Job(read_bundle(bundle), "balanced", "refuse")
+job = Job(read_bundles([named(sys.argv[2])]), Choices())
 for number, rows in score_on_cluster([Part(0, items)], job, "local"):
     print(number, len(rows), flush=True)
     sys.stdin.read()
@@ -254,15 +251,14 @@ for number, rows in score_on_cluster([Part(0, items)], job, "local"):
 
 
 def test_local_is_on_loopback_alone_and_quiet_and_leaves_nothing(
-    archive: Path, tmp_path: Path
+    archive: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    bundle = write_tiny_bundle(tmp_path / "bundle")
     home = tmp_path / "home"
     home.mkdir()
     environment = {name: v for name, v in os.environ.items() if not name.startswith("RAY_")}
     with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as folder:
         process = subprocess.Popen(
-            [sys.executable, "-c", LOCAL, archive, bundle],
+            [sys.executable, "-c", LOCAL, archive, tiny_folder],
             env=environment | {"TMPDIR": folder, "HOME": str(home)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

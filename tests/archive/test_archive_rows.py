@@ -6,9 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from chestxray.archive.rows import CSV_ENCODING, Row, csv_to_parquet, header, read_csv, write_csv
+from chestxray.archive.rows import (
+    CSV_ENCODING,
+    Row,
+    csv_to_parquet,
+    header,
+    outcome,
+    read_csv,
+    write_csv,
+)
 
-EMPTY = Row("p", None, None, None, "balanced", None, None, None, None, None, "f" * 64)
+EMPTY = Row("p", None, None, None, "balanced", None, None, None, None, None, "tiny", "f" * 64)
 NUMBERS = [0.0, 1.0, 0.1 + 0.2, 1 / 3, 5e-324, sys.float_info.min, 1 - 2**-53, 1e-7, 0.5]
 NAMES = [
     "plain",
@@ -85,6 +93,14 @@ def test_a_name_that_is_no_utf_8_keeps_its_bytes_as_text_in_both(tmp_path) -> No
     csv_to_parquet([part], tmp_path / "out.parquet")
     assert [row.path for row in read_csv(part)] == ["\\udcff\\udc80.png"]
     assert parquet_rows(tmp_path / "out.parquet") == list(read_csv(part))
+
+
+def test_a_file_ends_with_the_first_error_of_its_rows() -> None:
+    refused = EMPTY._replace(error_code="outside_population")
+    unlike = EMPTY._replace(error_code="not_a_chest_radiograph")
+    assert outcome([EMPTY, EMPTY]) == ""
+    assert outcome([EMPTY, refused, unlike]) == "outside_population"
+    assert outcome([unlike, EMPTY, refused]) == "not_a_chest_radiograph"
 
 
 def test_other_readers_of_csv_find_header_and_truth_values(tmp_path) -> None:

@@ -5,13 +5,17 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
 from chestxray.archive import work
 from chestxray.archive.run import REFUSALS, Tally, score
+from chestxray.archive.scoring import Job
+from chestxray.assessment import Choices
 from chestxray.errors import ConfigError, UnknownOperatingPointError
 from factories.requests import radiograph_png
 
@@ -45,30 +49,30 @@ def links(folder: Path, n: int, data: dict[str, bytes]) -> Path:
     return folder
 
 
+def scored(source: Path, out: Path, job: Job, **settings: Any) -> Tally:
+    quiet = {"watch": lambda _: None}
+    return score(str(source), out, bundles=job.bundles, choices=job.choices, **quiet | settings)
+
+
 @pytest.fixture
 def archive(tmp_path: Path, mixed: dict[str, bytes]) -> Path:
     return links(tmp_path / "archive", len(mixed), mixed)
 
 
-def test_csv_and_parquet_have_the_same_rows(archive, tiny_folder, tmp_path) -> None:
+def test_csv_and_parquet_have_the_same_rows(archive, two, tmp_path) -> None:
     files = [tmp_path / "out.csv", tmp_path / "out.parquet"]
     for out in files:
-        score(str(archive), out, bundle=tiny_folder, threads=2, watch=lambda _: None)
+        scored(archive, out, two, threads=2)
     rows = rows_of(files[0])
-    assert len(rows) == len(list(archive.iterdir()))
+    assert len(rows) == 2 * len(list(archive.iterdir()))
     assert rows == rows_of(files[1])
     assert {type(row["probability"]) for row in rows} == {float, type(None)}
 
 
-def test_the_tally_tells_judged_refused_and_unreadable_apart(
-    archive, tiny_folder, tmp_path
-) -> None:
+def test_the_tally_tells_judged_refused_and_unreadable_apart(archive, job, tmp_path) -> None:
     told: list[int] = []
-    tally = score(
-        str(archive),
-        tmp_path / "out.csv",
-        bundle=tiny_folder,
-        watch=lambda tally: told.append(tally.n_done),
+    tally = scored(
+        archive, tmp_path / "out.csv", job, watch=lambda tally: told.append(tally.n_done)
     )
     rows = rows_of(tmp_path / "out.csv")
     assert tally.n_judged == sum(row["label"] is not None for row in rows)
@@ -78,10 +82,29 @@ def test_the_tally_tells_judged_refused_and_unreadable_apart(
     assert told == list(range(15))
 
 
+def test_with_several_bundles_a_file_is_judged_if_all_judge_it(archive, two, tmp_path) -> None:
+    """``other`` knows adults alone: the child in ``b.dcm`` is judged by ``tiny``, and refused."""
+    told: list[int] = []
+    tally = scored(
+        archive, tmp_path / "out.csv", two, watch=lambda tally: told.append(tally.n_done)
+    )
+    rows = rows_of(tmp_path / "out.csv")
+    judged: dict[object, bool] = {}
+    for row in rows:
+        judged[row["path"]] = judged.get(row["path"], True) and row["label"] is not None
+    assert tally.n_judged == sum(judged.values())
+    assert not judged[f"{archive}/b.dcm"]
+    assert tally.n_files == tally.n_done == len(judged) == 14
+    assert tally.n_unreadable == 4
+    assert told == list(range(15))
+
+
+@pytest.mark.parametrize("asked", ["job", "two"])
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_run_that_breaks_off_goes_on_and_ends_the_same(
-    suffix, archive, tiny_folder, tmp_path, monkeypatch
+    suffix, asked, archive, tmp_path, monkeypatch, request
 ) -> None:
+    job = request.getfixturevalue(asked)
     monkeypatch.setattr(work, "PART_FILES", 4)
     out = tmp_path / f"out{suffix}"
     out.write_bytes(b"an older one")
@@ -94,46 +117,48 @@ def test_a_run_that_breaks_off_goes_on_and_ends_the_same(
             raise Stopped
 
     with pytest.raises(Stopped):
-        score(str(archive), out, bundle=tiny_folder, watch=stop)
+        scored(archive, out, job, watch=stop)
     assert out.read_bytes() == b"an older one"
     before: list[int] = []
-    tally = score(
-        str(archive), out, bundle=tiny_folder, watch=lambda tally: before.append(tally.n_before)
-    )
+    tally = scored(archive, out, job, watch=lambda tally: before.append(tally.n_before))
     assert set(before) == {4}
     assert (tally.n_done, tally.n_files) == (14, 14)
     undisturbed = tmp_path / f"undisturbed{suffix}"
-    score(str(archive), undisturbed, bundle=tiny_folder, watch=lambda _: None)
+    same = scored(archive, undisturbed, job)
+    assert tally.outcomes == same.outcomes
     assert rows_of(out) == rows_of(undisturbed)
     assert not list(tmp_path.glob("*.parts"))
 
 
-def test_wrong_use_is_told_before_anything_is_made(archive, tiny_folder, tmp_path) -> None:
+def test_wrong_use_is_told_before_anything_is_made(archive, two, tmp_path) -> None:
     for name, point, error in (
         ("out.xlsx", None, ConfigError),
         ("out", None, ConfigError),
         ("out.csv", "no-such-point", UnknownOperatingPointError),
     ):
         with pytest.raises(error):
-            score(
-                str(archive),
-                tmp_path / name,
-                bundle=tiny_folder,
-                operating_point=point,
-                watch=lambda _: None,
-            )
+            scored(archive, tmp_path / name, replace(two, choices=Choices(point)))
     assert [file.name for file in tmp_path.iterdir()] == ["archive"]
 
 
 # --- killed, in processes of their own
+
+
+@pytest.fixture
+def bundle_options(tiny_folder, other_folder) -> list[str]:
+    """The bundles of ``two``, as ``--bundle`` takes them."""
+    return [f"tiny={tiny_folder}", f"other={other_folder}"]
+
 
 KILLED_AT_EACH_STEP = """
 import os, signal, sys, traceback
 from pathlib import Path
 from chestxray.archive import work
 from chestxray.archive.run import score
+from chestxray.assessment import Choices, named, read_bundles
 
-source, out, bundle, whole = map(Path, sys.argv[1:])
+source, out, whole = map(Path, sys.argv[1:4])
+bundles = read_bundles(map(named, sys.argv[4:]))
 work.PART_FILES = 3
 if out.suffix == ".parquet":
     import pyarrow.parquet  # once, and not in every child
@@ -152,7 +177,7 @@ def run(kill_at):
             step += 1
     sys.addaudithook(kill)
     try:
-        score(str(source), out, bundle=bundle, watch=lambda _: None)
+        score(str(source), out, bundles=bundles, choices=Choices(), watch=lambda _: None)
         os._exit(0)
     except BaseException:
         traceback.print_exc()
@@ -178,14 +203,14 @@ print(step, kept)
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_killed_before_any_step_on_the_disk_it_ends_the_same(
-    suffix, mixed, tiny_folder, tmp_path, monkeypatch
+    suffix, mixed, two, bundle_options, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setattr(work, "PART_FILES", 3)
     archive = links(tmp_path / "archive", 8, {name: mixed[name] for name in ("0.png", "cut.png")})
     whole, out = tmp_path / f"whole{suffix}", tmp_path / f"out{suffix}"
-    score(str(archive), whole, bundle=tiny_folder, watch=lambda _: None)
+    scored(archive, whole, two)
     done = subprocess.run(
-        [sys.executable, "-c", KILLED_AT_EACH_STEP, archive, out, tiny_folder, whole],
+        [sys.executable, "-c", KILLED_AT_EACH_STEP, archive, out, whole, *bundle_options],
         capture_output=True,
         text=True,
         timeout=120,
@@ -206,13 +231,15 @@ cli.main()
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_the_command_killed_at_random_moments_ends_the_same(
-    suffix, mixed, tiny_folder, tmp_path
+    suffix, mixed, two, bundle_options, tmp_path
 ) -> None:
     archive = links(tmp_path / "archive", 600, mixed)
     whole, out = tmp_path / f"whole{suffix}", tmp_path / f"out{suffix}"
-    score(str(archive), whole, bundle=tiny_folder, threads=2, watch=lambda _: None)
+    scored(archive, whole, two, threads=2)
     program = [sys.executable, "-c", COMMAND_IN_SMALL_PARTS]
-    arguments = ["score", archive, "--out", out, "--bundle", tiny_folder]
+    arguments = ["score", archive, "--out", out]
+    for option in bundle_options:
+        arguments += ["--bundle", option]
     parts = tmp_path / f"out{suffix}.parts"
 
     def n_parts() -> int:
@@ -232,7 +259,7 @@ def test_the_command_killed_at_random_moments_ends_the_same(
     ended = subprocess.run([*program, *arguments], capture_output=True, timeout=60, check=False)
     assert (ended.returncode, ended.stderr) == (3, b"")
     assert rows_of(out) == rows_of(whole)
-    assert len(rows_of(out)) == 600
+    assert len(rows_of(out)) == 2 * 600
     assert not parts.exists()
 
 
@@ -242,8 +269,10 @@ PEAK = """
 import resource, sys
 from pathlib import Path
 from chestxray.archive.run import score
+from chestxray.assessment import Choices, named, read_bundles
 source, out, bundle = sys.argv[1:]
-score(source, Path(out), bundle=Path(bundle), threads=2, watch=lambda _: None)
+asked = {"bundles": read_bundles([named(bundle)]), "choices": Choices()}
+score(source, Path(out), **asked, threads=2, watch=lambda _: None)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 

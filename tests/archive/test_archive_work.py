@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,17 +14,14 @@ from chestxray.archive import work
 from chestxray.archive.rows import Row, header
 from chestxray.archive.scoring import Job, Part
 from chestxray.archive.work import open_work
+from chestxray.assessment import Choices
 from chestxray.errors import ConfigError, EmptyDatasetError
+from chestxray.inference import Bundle
 
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "PART_FILES", 3)
-
-
-@pytest.fixture
-def job(tiny) -> Job:
-    return Job(tiny, "balanced", "refuse")
 
 
 @pytest.fixture
@@ -42,7 +40,8 @@ def out(tmp_path: Path) -> Path:
 
 def rows(part: Part) -> list[Row]:
     return [
-        Row(i.path, *[None] * 3, "x", *[None] * 3, "damaged_file", None, "b") for i in part.items
+        Row(i.path, *[None] * 3, "x", *[None] * 3, "damaged_file", None, "m", "b")
+        for i in part.items
     ]
 
 
@@ -70,6 +69,17 @@ def test_the_plan_holds_whatever_the_archive_becomes(source, out, job) -> None:
     with open_work(source, out, job) as begun:
         assert list(begun.parts_to_do()) == [planned[n] for n in (0, 2, 3)]
         assert begun.outcomes_done() == {"damaged_file": 3}
+
+
+def test_a_file_of_several_bundles_counts_once_by_the_first_error_among_its_rows(
+    source, out, two
+) -> None:
+    with open_work(source, out, two) as begun:
+        part = next(begun.parts_to_do())
+        row = rows(part)[0]
+        judged, refused = row._replace(error_code=None), row._replace(error_code="wrong_view")
+        begun.keep(0, [judged, judged, judged, refused, row, refused])
+        assert begun.outcomes_done() == {"": 1, "wrong_view": 1, "damaged_file": 1}
 
 
 def test_the_whole_has_all_parts_in_order_whoever_was_first_and_no_folder_stays(
@@ -100,23 +110,42 @@ def test_a_part_that_breaks_off_is_not_there(source, out, job) -> None:
         assert not begun.outcomes_done()
 
 
-@pytest.mark.parametrize("other", ["source", "bundle", "point", "input check", "directory"])
+OTHERWISE: dict[str, Callable[[Job], Job]] = {
+    "bundle": lambda job: with_bundles(
+        job, tiny=replace(job.bundles["tiny"], sha256="0" * 64), other=job.bundles["other"]
+    ),
+    "name of a bundle": lambda job: with_bundles(
+        job, tiny=job.bundles["tiny"], renamed=job.bundles["other"]
+    ),
+    "order of the bundles": lambda job: with_bundles(
+        job, other=job.bundles["other"], tiny=job.bundles["tiny"]
+    ),
+    "one bundle less": lambda job: with_bundles(job, tiny=job.bundles["tiny"]),
+    "point": lambda job: replace(job, choices=Choices("screening")),
+    "input check": lambda job: replace(job, choices=Choices(input_check="warn")),
+    "population": lambda job: replace(job, choices=Choices(population="warn")),
+    "acquisition": lambda job: replace(job, choices=Choices(acquisition="warn")),
+}
+
+
+def with_bundles(job: Job, **bundles: Bundle) -> Job:
+    return replace(job, bundles=bundles)
+
+
+@pytest.mark.parametrize("otherwise", ["source", "directory", *OTHERWISE])
 def test_what_was_begun_otherwise_is_refused_and_left_alone(
-    other, source, out, job, tmp_path, monkeypatch
+    otherwise, source, out, two, tmp_path, monkeypatch
 ) -> None:
+    job = two
     with open_work(source, out, job) as begun:
         begun.keep(0, rows(next(begun.parts_to_do())))
     before = contents(tmp_path / "out.csv.parts")
-    if other == "source":
+    if otherwise == "source":
         source = str(tmp_path)
-    elif other == "bundle":
-        job = replace(job, bundle=replace(job.bundle, sha256="0" * 64))
-    elif other == "point":
-        job = replace(job, operating_point="screening")
-    elif other == "input check":
-        job = replace(job, input_check="warn")
-    else:
+    elif otherwise == "directory":
         monkeypatch.chdir(tmp_path)
+    else:
+        job = OTHERWISE[otherwise](job)
     with (
         pytest.raises(ConfigError, match=r"out\.csv\.parts holds the begun scoring of something"),
         open_work(source, out, job),
@@ -152,7 +181,7 @@ def test_parts_left_by_a_run_killed_in_its_last_moment_are_not_taken_for_done(
     with open_work(source, out, job) as begun:
         begun.keep(0, rows(next(begun.parts_to_do())))
     (tmp_path / "out.csv.parts/job.json").unlink()
-    with open_work(source, out, replace(job, operating_point="screening")) as begun:
+    with open_work(source, out, replace(job, choices=Choices("screening"))) as begun:
         assert len(list(begun.parts_to_do())) == 4
 
 

@@ -3,7 +3,7 @@ from chestxray.evaluation.metrics import FIGURES
 from factories.predictions import answered, prediction, sample
 
 
-def test_a_group_of_pneumonia_has_its_sensitivity_and_one_of_normal_its_specificity():
+def test_a_group_with_the_finding_has_its_sensitivity_and_one_without_its_specificity():
     found = by_group(
         answered(
             [
@@ -57,7 +57,7 @@ def test_views_are_judged_apart_and_lack_what_needs_a_missing_truth():
         0.5,
     )
     assert set(found) == {"AP", "PA"}
-    assert (found["AP"]["n"], found["AP"]["n_normal"], found["AP"]["n_pneumonia"]) == (3, 2, 1)
+    assert (found["AP"]["n"], found["AP"]["n_negative"], found["AP"]["n_positive"]) == (3, 2, 1)
     assert found["AP"]["auroc"]["value"] == 0.5
     assert found["PA"]["specificity"]["value"] == 1
     for name in ("auroc", "sensitivity", "precision"):

@@ -2,19 +2,20 @@ import numpy as np
 import pytest
 
 from chestxray.dataset import read_dataset
-from chestxray.evaluation.comparison import comparison_of
+from chestxray.errors import ConfigError
+from chestxray.evaluation.comparison import check_finding, comparison_of
 from chestxray.evaluation.evaluate import answered_of, report_of, score_samples
 from chestxray.evaluation.metrics import FIGURES
 from chestxray.inference import Predictor
-from factories.bundles import tiny_manifest, tiny_model, write_tiny_bundle
-from factories.datasets import write_dataset
+from factories.bundles import FINDING, OTHER_FINDING, tiny_manifest, tiny_model, write_tiny_bundle
+from factories.datasets import LABELS, write_dataset
 
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory):
     """(predictor, what it scored) of two bundles that agree in order but not in probability."""
     folder = tmp_path_factory.mktemp("compare")
-    samples = read_dataset(write_dataset(folder / "data", 15))
+    samples = read_dataset(write_dataset(folder / "data", 15), LABELS)
     calibration = tiny_manifest(tiny_model()).calibration
     predictors = [
         Predictor.load(write_tiny_bundle(folder / "one", name="one")),
@@ -62,3 +63,12 @@ def test_the_interval_of_a_paired_difference_is_narrower_than_of_an_unpaired_one
     shuffled = np.random.default_rng(0).permutation(second)
     low, high = np.percentile(first - shuffled, [2.5, 97.5])
     assert 0 < paired["ci_high"] - paired["ci_low"] < (high - low) / 2
+
+
+@pytest.mark.parametrize("other", [OTHER_FINDING, FINDING | {"code": OTHER_FINDING["code"]}])
+def test_a_bundle_of_other_labels_or_of_another_code_is_of_another_finding(other):
+    ours, theirs = tiny_manifest(tiny_model()), tiny_manifest(tiny_model(), finding=other)
+    check_finding(ours, ours.finding)
+    with pytest.raises(ConfigError, match="another finding") as caught:
+        check_finding(theirs, ours.finding)
+    assert "(SCT 60046008), not NORMAL/PNEUMONIA (SCT 233604007)" in str(caught.value)

@@ -62,9 +62,9 @@ def test_reliability_is_that_of_scikit_learn_and_adds_up_to_the_ece():
     bins = curves(truth, probability)["reliability"]
     filled = [b for b in bins if b["n"]]
     share, mean = calibration_curve(truth, probability, n_bins=15)
-    assert [b["share_pneumonia"] for b in filled] == pytest.approx(share.tolist())
+    assert [b["share_positive"] for b in filled] == pytest.approx(share.tolist())
     assert [b["mean_probability"] for b in filled] == pytest.approx(mean.tolist())
-    gaps = sum(b["n"] * abs(b["mean_probability"] - b["share_pneumonia"]) for b in filled)
+    gaps = sum(b["n"] * abs(b["mean_probability"] - b["share_positive"]) for b in filled)
     assert gaps / 300 == pytest.approx(ece(truth, probability))
 
 
@@ -73,13 +73,13 @@ def test_reliability_has_fifteen_bins_and_nothing_to_say_of_empty_ones():
     assert [b["n"] for b in bins] == [1, *[0] * 13, 1]
     assert (bins[0]["low"], bins[-1]["high"]) == (0, 1)
     for empty in bins[1:-1]:
-        assert (empty["mean_probability"], empty["share_pneumonia"]) == (None, None)
+        assert (empty["mean_probability"], empty["share_positive"]) == (None, None)
 
 
 def test_the_histogram_counts_every_radiograph_under_its_truth():
     truth, probability = simulated(200)
     histogram = curves(truth, probability)["histogram"]
-    assert sum(histogram["normal"]) == (~truth).sum()
-    assert sum(histogram["pneumonia"]) == truth.sum()
-    assert len(histogram["edges"]) == len(histogram["normal"]) + 1
+    assert sum(histogram["negative"]) == (~truth).sum()
+    assert sum(histogram["positive"]) == truth.sum()
+    assert len(histogram["edges"]) == len(histogram["negative"]) + 1
     assert (histogram["edges"][0], histogram["edges"][-1]) == (0, 1)

@@ -21,7 +21,8 @@ from chestxray.evaluation.metrics import (
 from chestxray.inference import Predictor
 from factories import images
 from factories.bundles import write_tiny_bundle
-from factories.datasets import radiograph_levels, write_dataset, write_files
+from factories.datasets import LABELS, radiograph_levels, write_dataset, write_files
+from factories.dicom_files import dicom
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory, predictor: Predictor, dataset: Path) -> Path:
     out = tmp_path_factory.mktemp("report") / "new"
-    scored = score_samples(predictor, read_dataset(dataset), threads=2)
+    scored = score_samples(predictor, read_dataset(dataset, LABELS), threads=2)
     write_report(report_of(predictor, scored, "tiny", "all", prevalence=0.1), scored, out)
     return out
 
@@ -67,12 +68,14 @@ def rows(written: Path) -> list[dict[str, str]]:
 
 
 def test_the_report_says_of_what_it_is(report, predictor, dataset):
-    samples = read_dataset(dataset)
+    samples = read_dataset(dataset, LABELS)
     readable = [s for s in samples if s.file.name not in {"text.png", "torn.png"}]
     assert (report["dataset"], report["split"]) == ("tiny", "all")
     assert report["n"] == len(readable) == 24
     assert report["n_subjects"] == len({s.subject for s in readable})
-    assert (report["n_normal"], report["n_pneumonia"]) == (13, 11)
+    assert (report["n_negative"], report["n_positive"]) == (13, 11)
+    assert report["labels"] == {"negative": "NORMAL", "positive": "PNEUMONIA"}
+    assert report["n_outside_population"] == 0  # no PNG says how old its patient is
     assert report["n_duplicates"] == 1
     assert report["bundle_sha256"] == predictor.bundle_sha256
     assert report["operating_point"] == "balanced"
@@ -96,6 +99,42 @@ def test_unreadable_files_are_counted_and_named(report, rows):
         {"path": "PNEUMONIA/torn.png", "code": "truncated_file"},
     ]
     assert not {row["path"] for row in rows} & {"PNEUMONIA/text.png", "PNEUMONIA/torn.png"}
+
+
+def test_radiographs_of_patients_of_another_age_are_counted_and_scored_all_the_same(
+    predictor, tmp_path
+):
+    """The bundle knows ages of 1 to 5 years, and says so; no file can be refused for it here."""
+    ages = {"a": "004Y", "b": "045Y", "c": None}
+    dates = dict.fromkeys(("PatientBirthDate", "StudyDate", "AcquisitionDate"))
+    files = {
+        f"{truth}/{name}.dcm": dicom(bits=12, **dates, PatientAge=age, SOPInstanceUID=f"1.{number}")
+        for number, truth in enumerate(LABELS)
+        for name, age in ages.items()
+    }
+    scored = score_samples(predictor, read_dataset(write_files(tmp_path, files), LABELS), threads=1)
+    report = report_of(predictor, scored, "tiny", "all")
+    assert (report["n"], report["n_outside_population"], report["n_unreadable"]) == (6, 2, 0)
+    outside = [s.sample.path for s in scored if s.outside_population]
+    assert outside == ["NORMAL/b.dcm", "PNEUMONIA/b.dcm"]
+
+
+def test_files_of_what_the_bundle_is_not_for_count_as_unreadable(predictor, tmp_path):
+    files = {
+        "NORMAL/a.dcm": dicom(),
+        "NORMAL/lateral.dcm": dicom(ViewPosition="LL"),
+        "PNEUMONIA/b.dcm": dicom(),
+        "PNEUMONIA/foot.dcm": dicom(BodyPartExamined="FOOT"),
+        "PNEUMONIA/ultrasound.dcm": dicom(Modality="US"),
+    }
+    scored = score_samples(predictor, read_dataset(write_files(tmp_path, files), LABELS), threads=2)
+    report = report_of(predictor, scored, "tiny", "all")
+    assert report["n"] == 2
+    assert {row["path"]: row["code"] for row in report["unreadable"]} == {
+        "NORMAL/lateral.dcm": "wrong_view",
+        "PNEUMONIA/foot.dcm": "wrong_body_part",
+        "PNEUMONIA/ultrasound.dcm": "wrong_modality",
+    }
 
 
 def test_refused_radiographs_are_counted_and_scored_all_the_same(report, rows):
@@ -152,7 +191,7 @@ def test_the_confusion_matrix_of_each_operating_point_is_that_of_scikit_learn(re
 
 
 def test_predictive_values_are_given_where_prevalence_is_known_or_asked_for(report, predictor):
-    folder = report["n_pneumonia"] / report["n"]
+    folder = report["n_positive"] / report["n"]
     assert report["prevalence"] == {
         "folder": folder,
         "calibration": predictor.manifest.calibration.prevalence,
@@ -215,7 +254,7 @@ def test_scoring_and_reporting_need_no_plotting_and_no_scikit_learn():
 
 
 def test_the_number_of_threads_changes_nothing_but_the_time(predictor, dataset):
-    samples = read_dataset(dataset)
+    samples = read_dataset(dataset, LABELS)
     told: list[int] = []
     alone = score_samples(predictor, samples, threads=1, on_scored=told.append)
     together = score_samples(predictor, samples, threads=4)
@@ -235,13 +274,13 @@ def test_scoring_changes_no_file_of_the_data_set(predictor, dataset):
         }
 
     before = digests()
-    score_samples(predictor, read_dataset(dataset), threads=2)
+    score_samples(predictor, read_dataset(dataset, LABELS), threads=2)
     assert digests() == before
 
 
 def test_no_figures_without_readable_radiographs_of_both_truths(tmp_path, predictor):
     normal = images.png(radiograph_levels(0, opacity=False))
     folder = write_files(tmp_path, {"NORMAL/n.png": normal, "PNEUMONIA/p.png": b"nothing"})
-    scored = score_samples(predictor, read_dataset(folder), threads=1)
+    scored = score_samples(predictor, read_dataset(folder, LABELS), threads=1)
     with pytest.raises(EmptyDatasetError, match="both truths"):
         report_of(predictor, scored, "tiny", "all")

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,12 @@ from chestxray.errors import ConfigError
 from chestxray.evaluation.heldout import heldout_samples
 from chestxray.inference import Manifest
 from factories.bundles import tiny_manifest, tiny_model
-from factories.datasets import write_dataset
+from factories.datasets import LABELS, write_dataset
 
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory) -> list[Sample]:
-    return read_dataset(write_dataset(tmp_path_factory.mktemp("heldout") / "data", 20))
+    return read_dataset(write_dataset(tmp_path_factory.mktemp("heldout") / "data", 20), LABELS)
 
 
 def manifest_of(samples: list[Sample], seed: int = 3, **changes: object) -> Manifest:
@@ -68,6 +69,6 @@ def test_a_bundle_that_does_not_name_its_split_is_refused(samples, training):
 
 
 def test_the_split_does_not_depend_on_where_the_folder_lies(samples):
-    moved = [Sample(s.path, Path("x"), s.truth, s.subject, s.group, s.sha256) for s in samples]
+    moved = [replace(s, file=Path("x")) for s in samples]
     paths = [s.path for s in heldout_samples(moved, [manifest_of(samples)])]
     assert paths == [s.path for s in split_heldout(samples, 0.3, seed=3).heldout]

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from chestxray.dataset import read_dataset
+from chestxray.dataset import Labels, read_dataset
 from chestxray.evaluation import plots
 from chestxray.evaluation.comparison import comparison_of
 from chestxray.evaluation.evaluate import report_of, score_samples
 from chestxray.evaluation.report import MAX_ERRORS, write_html
 from chestxray.inference import Predictor
 from factories import images
-from factories.bundles import write_tiny_bundle
-from factories.datasets import radiograph_levels, write_dataset, write_files, write_labels
+from factories.bundles import OTHER_FINDING, write_tiny_bundle
+from factories.datasets import LABELS, radiograph_levels, write_dataset, write_files, write_labels
 
 NAMESPACES = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
 NOW = datetime(2026, 2, 3, tzinfo=UTC)
@@ -130,7 +130,7 @@ def scored(tmp_path_factory, predictor):
             for path in seen
         ],
     )
-    return score_samples(predictor, read_dataset(folder), threads=2)
+    return score_samples(predictor, read_dataset(folder, LABELS), threads=2)
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +224,7 @@ def test_every_corruption_is_in_the_table(page):
 
 def test_the_worst_errors_are_shown_the_surest_first_with_their_heatmaps(page, scored):
     wrong = [
-        (abs(s.prediction.probability - (s.sample.truth == "PNEUMONIA")), s.sample.path)
+        (abs(s.prediction.probability - s.sample.positive), s.sample.path)
         for s in scored
         if s.prediction is not None and s.prediction.label != s.sample.truth
     ]
@@ -240,7 +240,7 @@ def test_the_worst_errors_are_shown_the_surest_first_with_their_heatmaps(page, s
 def test_the_page_does_without_stress_comparison_groups_views_and_figures(tmp_path, predictor):
     dark = images.png(radiograph_levels(9, opacity=False))
     folder = write_files(tmp_path / "two", {"NORMAL/n.png": dark, "PNEUMONIA/p.png": dark})
-    scored = score_samples(predictor, read_dataset(folder), threads=1)
+    scored = score_samples(predictor, read_dataset(folder, LABELS), threads=1)
     report = report_of(predictor, scored, "two", "held-out subjects")
     report["shortcuts"] = {"grey_statistics": None, "size_bytes": None, "n_folds": 0}
     assert report["operating_points"]["rule_in"]["precision"]["value"] is None
@@ -252,6 +252,21 @@ def test_the_page_does_without_stress_comparison_groups_views_and_figures(tmp_pa
     assert "Under stress" not in page.text
     assert "--prevalence" in page.text
     assert "Every file could be read." in page.text
+
+
+def test_the_page_speaks_of_the_bundles_own_finding(tmp_path):
+    bundle = write_tiny_bundle(tmp_path / "bundle", finding=OTHER_FINDING)
+    predictor, labels = Predictor.load(bundle), Labels("DRY", "EFFUSION")
+    folder = write_dataset(tmp_path / "data", 6, labels=labels)
+    scored = score_samples(predictor, read_dataset(folder, labels), threads=1)
+    report = report_of(predictor, scored, "data", "all")
+    report["shortcuts"] = {"grey_statistics": None, "size_bytes": None, "n_folds": 0}
+    write_html(report, scored, predictor.manifest, tmp_path / "report.html")
+    page = Page(tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8").replace("NORMAL2-IM", "a group")
+    assert not re.search("normal|pneumonia", text.split("</style>")[1], re.IGNORECASE)
+    assert "6 DRY, 6 EFFUSION" in page.text
+    assert "Telling EFFUSION from DRY" in page.text
 
 
 def test_a_plot_is_the_same_every_time(report):

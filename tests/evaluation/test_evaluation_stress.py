@@ -16,7 +16,7 @@ from chestxray.evaluation.stress import n_predictions, stress
 from chestxray.inference import Predictor
 from factories import images
 from factories.bundles import write_tiny_bundle
-from factories.datasets import radiograph_levels, write_dataset, write_files
+from factories.datasets import LABELS, radiograph_levels, write_dataset, write_files
 
 FIGURES = ("auroc", "sensitivity", "specificity")
 
@@ -32,7 +32,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     folder = write_dataset(tmp_path_factory.mktemp("stress") / "data", 12)
     whole = images.png(radiograph_levels(99, opacity=True))
     broken = {"NORMAL/text.png": b"no picture", "PNEUMONIA/torn.png": whole[: len(whole) // 2]}
-    return read_dataset(write_files(folder, broken))
+    return read_dataset(write_files(folder, broken), LABELS)
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +183,7 @@ def test_large_pictures_are_shrunk_once_and_keep_the_ratio_of_their_sides(tmp_pa
             return predictor.predict(radiographs)
 
     files = {"NORMAL/a.png": images.png(levels), "PNEUMONIA/b.png": images.png(levels[::-1])}
-    stress(Watching(), read_dataset(write_files(tmp_path, files)), threads=1)
+    stress(Watching(), read_dataset(write_files(tmp_path, files), LABELS), threads=1)
     assert set(shapes[:61]) == {(299, 448)}
     assert shapes[61:66] == [(600, 900), (300, 450), (450, 675), (900, 1350), (1200, 1800)]
 
@@ -196,7 +196,7 @@ def test_stress_changes_no_file_of_the_data_set(predictor, tmp_path):
         return {f: hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
     before = digests()
-    stress(predictor, read_dataset(folder), threads=1)
+    stress(predictor, read_dataset(folder, LABELS), threads=1)
     assert digests() == before
 
 
@@ -204,4 +204,4 @@ def test_no_stress_without_readable_radiographs_of_both_truths(predictor, tmp_pa
     normal = images.png(radiograph_levels(0, opacity=False))
     folder = write_files(tmp_path, {"NORMAL/n.png": normal, "PNEUMONIA/p.png": b"nothing"})
     with pytest.raises(EmptyDatasetError, match="both truths"):
-        stress(predictor, read_dataset(folder), threads=1)
+        stress(predictor, read_dataset(folder, LABELS), threads=1)

@@ -176,7 +176,7 @@ def rows(page: Page) -> list[dict[str, str]]:
             name: button.querySelector(".name").textContent,
             words: button.querySelector(".state").textContent,
             state: button.dataset.state,
-            label: button.dataset.label ?? "",
+            finding: button.dataset.finding ?? "",
         }))"""
     )
 

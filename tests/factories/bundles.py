@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from chestxray.imaging import to_input
 from chestxray.imaging.synthetic import synthetic_radiograph
-from chestxray.inference.bundle import Manifest, write_bundle
+from chestxray.inference.bundle import Manifest, Preprocessing, write_bundle
 from chestxray.inference.input_check import fit_input_check
 from chestxray.inference.polarity import fit_polarity
 
@@ -25,6 +25,22 @@ SIDE_PX = 64
 CELL_PX = 8
 N_FEATURES = 12
 MEAN, STD = 0.5, 0.25
+FINDING = {
+    "negative": "NORMAL",
+    "positive": "PNEUMONIA",
+    "code": {"value": "233604007", "scheme": "SCT", "meaning": "Pneumonia"},
+}
+OTHER_FINDING = {
+    "negative": "DRY",
+    "positive": "EFFUSION",
+    "code": {"value": "60046008", "scheme": "SCT", "meaning": "Pleural effusion"},
+}
+POPULATION = {
+    "age_years": [1, 5],
+    "modalities": ["CR", "DX"],
+    "body_parts": ["CHEST"],
+    "views": ["AP", "PA"],
+}
 
 
 def tiny_model(side_px: int = SIDE_PX, seed: int = 0) -> bytes:
@@ -89,12 +105,18 @@ def tiny_manifest(model: bytes, side_px: int = SIDE_PX, **changes: Any) -> Manif
     # Twice the distance, so that every synthetic radiograph is accepted, and noise still is not.
     check = fit_input_check(features[:32], features[32:], 1.0).model_dump()
     facts: dict[str, Any] = {
-        "format": 1,
+        "format": 2,
         "name": "tiny",
         "created": "2026-01-01T00:00:00Z",
         "model_sha256": hashlib.sha256(model).hexdigest(),
         "precision": "fp32",
-        "preprocessing": {"side_px": side_px, "mean": MEAN, "std": STD},
+        "finding": FINDING,
+        "preprocessing": {
+            "side_px": side_px,
+            "shrink_to_px": Preprocessing.enough_px(side_px),
+            "mean": MEAN,
+            "std": STD,
+        },
         "evidence": {
             "shape": list(evidence.shape[1:]),
             "scale": float(np.quantile(np.abs(evidence), 0.99)),
@@ -114,7 +136,7 @@ def tiny_manifest(model: bytes, side_px: int = SIDE_PX, **changes: Any) -> Manif
         },
         "default_operating_point": "balanced",
         "uncertainty": {"margin": 0.01, "rule": "chosen for tests"},
-        "population": {"age_years": [1, 5]},
+        "population": POPULATION,
         "polarity": fit_polarity(
             [synthetic_radiograph(seed, side_px) for seed in range(32)]
         ).model_dump(),

@@ -1,7 +1,7 @@
 """Makes a tiny data set: files named as published, two truths that a small network can tell apart.
 
-The radiographs are synthetic; PNEUMONIA has a bright opacity in each lung. Half of each
-truth is named as each of its groups, and a subject has one to three files.
+The radiographs are synthetic; those with the finding have a bright opacity in each lung. Half of
+each truth is named as each of its groups, and a subject has one to three files.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from chestxray.dataset import Labels
 from chestxray.imaging.synthetic import synthetic_radiograph
 from factories import images
 
 SIDE_PX = 64
+LABELS = Labels("NORMAL", "PNEUMONIA")
 
 
 def radiograph_levels(seed: int, *, opacity: bool, side_px: int = SIDE_PX) -> NDArray[np.uint8]:
@@ -33,14 +35,14 @@ def radiograph_levels(seed: int, *, opacity: bool, side_px: int = SIDE_PX) -> ND
     return np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
 
 
-def published_names(truth: str, n: int) -> list[str]:
+def published_names(n: int, *, positive: bool) -> list[str]:
     """``n`` file names as Kermany published them; subjects have one, two or three files."""
     names: list[str] = []
     subject = 0
     while len(names) < n:
         subject += 1
         for file in range(1 + subject % 3):
-            if truth == "PNEUMONIA":
+            if positive:
                 kind = ("bacteria", "virus")[subject % 2]
                 names.append(f"person{subject}_{kind}_{100 + len(names)}.png")
             else:
@@ -49,13 +51,15 @@ def published_names(truth: str, n: int) -> list[str]:
     return names[:n]
 
 
-def write_dataset(folder: Path, n_per_truth: int = 24, *, first_seed: int = 0) -> Path:
+def write_dataset(
+    folder: Path, n_per_truth: int = 24, *, first_seed: int = 0, labels: Labels = LABELS
+) -> Path:
     """Write ``n_per_truth`` radiographs of each truth into ``folder`` and return it."""
-    for truth in ("NORMAL", "PNEUMONIA"):
+    for truth in labels:
+        positive = truth == labels.positive
         (folder / truth).mkdir(parents=True)
-        for number, name in enumerate(published_names(truth, n_per_truth)):
-            seed = first_seed + 2 * number + (truth == "PNEUMONIA")
-            levels = radiograph_levels(seed, opacity=truth == "PNEUMONIA")
+        for number, name in enumerate(published_names(n_per_truth, positive=positive)):
+            levels = radiograph_levels(first_seed + 2 * number + positive, opacity=positive)
             (folder / truth / name).write_bytes(images.png(levels))
     return folder
 

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
-from chestxray.service.keys import hash_of, make_key
+from chestxray.service.http.keys import hash_of, make_key
 from factories.bundles import write_tiny_bundle
 from factories.pacs import free_port
 

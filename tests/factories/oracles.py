@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from typing import Any, NoReturn
 
 import numpy as np
 
+from chestxray.assessment import Choices, Policy
 from chestxray.errors import ChestXrayError
-from chestxray.imaging import Limits, read
-from chestxray.service.problems import MEDIA_TYPE, PROBLEMS
+from chestxray.imaging import Limits, open_file, read
+from chestxray.inference import BUNDLED, read_bundle
+from chestxray.service.http.problems import MEDIA_TYPE, PROBLEMS
 from factories.exchanges import Answer
 
 LIMITS = Limits()
@@ -29,14 +32,22 @@ WHOLE_ANSWER = "/predict?heatmap=true&evidence=true&preview=true&input_check=war
 REQUEST_ID = re.compile("[0-9A-Fa-f-]{8,64}")
 
 
+@cache
+def _policy() -> Policy:
+    """The shipped bundle's, as most ask it."""
+    return Policy.of(read_bundle(BUNDLED).manifest, Choices())
+
+
 def outcome_of_reading(data: bytes, limits: Limits = LIMITS) -> str:
-    """``read``, or the code of the error that :func:`chestxray.imaging.read` raises.
+    """``read``, or the code of the error that opening, admitting or decoding it raises.
 
     Asserts that a radiograph is one, and the same one when it is read again: pixels that the file
     does not give would be what lay in memory, another patient's perhaps.
     """
     try:
-        radiograph = read(data, limits)
+        file = open_file(data, limits)
+        _policy().admit(file.acquisition)
+        radiograph = file.decode(None)
     except ChestXrayError as exc:
         if type(exc).__subclasses__():
             raise AssertionError(f"{type(exc).__name__} says too little") from exc

@@ -18,7 +18,13 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pynetdicom import AE, build_context, evt
 from pynetdicom.association import Association
 
+from chestxray.assessment import Assessment, Assessor, Choices, Policy
+from chestxray.errors import ChestXrayError
+from chestxray.imaging import Radiograph
+from chestxray.imaging.synthetic import synthetic_radiograph
+from chestxray.inference import Bundle, Prediction, Predictor
 from chestxray.pacs.config import NodeConfig
+from factories.bundles import tiny_manifest, tiny_model
 from factories.dicom_files import CR, data_set, phantom
 from factories.servers import wait_until
 
@@ -38,6 +44,45 @@ def chest(number: int = 1, *, side_px: int = 64, **attributes: Any) -> Dataset:
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
     return ds
+
+
+def tiny_predictor(sha256: str, *, seed: int = 0, **changes: Any) -> Predictor:
+    """A tiny bundle at work whose identity is known beforehand."""
+    model = tiny_model(seed=seed)
+    return Predictor.of(Bundle(tiny_manifest(model, **changes), model, sha256))
+
+
+SEEN = synthetic_radiograph(1, 600)
+
+
+def assessed(
+    predictor: Predictor,
+    prediction: Prediction | None = None,
+    *,
+    pixels: Any = SEEN,
+    warnings: tuple[str, ...] = (),
+    error: ChestXrayError | None = None,
+) -> Assessment:
+    """What a bundle is said to have decided of ``pixels`` (H, W)."""
+    assessor = Assessor("tiny", predictor, Policy.of(predictor.manifest, Choices()))
+    height_px, width_px = pixels.shape
+    radiograph = Radiograph(pixels.astype("float32"), "DICOM", width_px, height_px)
+    return Assessment(assessor, None, radiograph, prediction, warnings, error)
+
+
+def comments(report: Dataset) -> list[str]:
+    """What a report comments on in its measurement groups, and then behind them."""
+    return [
+        item.TextValue
+        for item in _items(report)
+        if item.ConceptNameCodeSequence[0].CodeMeaning == "Comment"
+    ]
+
+
+def _items(ds: Dataset) -> Iterator[Dataset]:
+    for item in ds.get("ContentSequence", []):
+        yield item
+        yield from _items(item)
 
 
 @contextmanager
@@ -177,6 +222,8 @@ def write_config(folder: Path, said: dict[str, Any]) -> Path:
     """``said`` as TOML."""
 
     def value(of: Any) -> str:
+        if isinstance(of, dict):
+            return f"{{{', '.join(f'{key} = {value(its)}' for key, its in of.items())}}}"
         return f"[{', '.join(map(value, of))}]" if isinstance(of, list | tuple) else repr(of)
 
     lines = []

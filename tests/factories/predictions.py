@@ -10,6 +10,7 @@ import numpy as np
 from chestxray.dataset import Sample
 from chestxray.evaluation.breakdown import Answered
 from chestxray.inference import InputCheckResult, Prediction
+from factories.datasets import LABELS
 
 
 def sample(
@@ -21,8 +22,9 @@ def sample(
     view: str | None = None,
 ) -> Sample:
     """A sample of no file; its truth is its folder's, its subject and content are its own."""
-    truth = "NORMAL" if path.startswith("NORMAL") else "PNEUMONIA"
-    return Sample(path, Path(path), truth, subject or path, group, content or path, view)
+    truth = path.split("/", maxsplit=1)[0]
+    positive = truth == LABELS.positive
+    return Sample(path, Path(path), truth, positive, subject or path, group, content or path, view)
 
 
 def prediction(
@@ -34,7 +36,8 @@ def prediction(
     accepted: bool = True,
 ) -> Prediction:
     return Prediction(
-        label="PNEUMONIA" if probability >= threshold else "NORMAL",
+        label=LABELS[probability >= threshold],
+        positive=probability >= threshold,
         probability=probability,
         threshold=threshold,
         operating_point="balanced",

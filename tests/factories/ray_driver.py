@@ -16,10 +16,10 @@ ENDS_WITHIN_S = 60
 
 
 class Scored(NamedTuple):
-    """A part's number and rows, and how many parts had been asked for by then."""
+    """A part's number, its files' rows, and how many parts had been asked for by then."""
 
     number: int
-    rows: list[Row]
+    rows: list[list[Row]]
     n_taken: int
 
 

@@ -8,6 +8,11 @@ import httpx
 from chestxray.imaging.synthetic import synthetic_radiograph
 from factories import images
 
+AGE_IS_NOT_KNOWN = (
+    "the patient's age is not known: the model was trained only on patients aged 1 to 5 years"
+)
+"""The warning of every answer to a picture that says nothing of its patient's age."""
+
 
 def radiograph_png(seed: int = 0, side_px: int = 96) -> bytes:
     """A synthetic radiograph as a grey PNG."""

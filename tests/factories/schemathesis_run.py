@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 TESTS = Path(__file__).parents[1]
-CONFIG = TESTS / "service" / "schemathesis.toml"
+CONFIG = TESTS / "service" / "api" / "schemathesis.toml"
 MAX_RESPONSE_S = 5
 
 

@@ -12,7 +12,15 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from chestxray.assessment import Registry
+from chestxray.inference import Predictor
+from chestxray.service.api.served import Served
 from chestxray.service.server import uvicorn_config
+
+
+def serving(predictor: Predictor) -> Served:
+    """One bundle at work, under its own name."""
+    return Served(Registry({predictor.manifest.name: predictor}))
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 30) -> None:

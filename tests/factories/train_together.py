@@ -25,7 +25,7 @@ def main(data: str, out: str, config: str, epoch: str = "", step: str = "") -> N
 
     with together() as processes:
         told = TrainConfig.model_validate_json(config)
-        samples = read_dataset(Path(data))
+        samples = read_dataset(Path(data), told.finding.labels)
         run = train(told, samples, Path(out), processes=processes, progress=progress)
     # In one write, or the lines of two processes could mix.
     sys.stdout.write(f"{processes.rank} of {processes.world}: {len(run.history)} epochs\n")

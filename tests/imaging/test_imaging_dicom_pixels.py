@@ -12,9 +12,9 @@ from pydicom import Dataset, uid
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.uid import UID
 
-from chestxray.imaging import read
+from chestxray.imaging import Acquisition, read
 from chestxray.imaging.dicom import greyscale
-from chestxray.imaging.dicom.acquisition import FOR_PROCESSING, NO_AGE, NO_MODALITY
+from chestxray.imaging.dicom.acquisition import FOR_PROCESSING, NO_MODALITY
 from chestxray.imaging.dicom.frame import TRANSFER_SYNTAXES
 from factories.dicom_files import (
     COMPRESSED,
@@ -363,7 +363,7 @@ def stored_as(upright: np.ndarray, rows_run_to: str, columns_run_to: str) -> np.
 def test_a_dicom_file_says_what_it_is_and_no_more():
     radiograph = read(dicom(phantom(12, 64)))
     assert radiograph.format == "DICOM"
-    assert radiograph.age_years == 3
+    assert radiograph.acquisition == Acquisition("CR", "CHEST", "PA", 3)
     assert radiograph.warnings == ()
 
 
@@ -371,7 +371,6 @@ def test_a_dicom_file_says_what_it_is_and_no_more():
     ("attributes", "warning"),
     [
         ({"Modality": None}, NO_MODALITY),
-        ({"PatientAge": None, "PatientBirthDate": None}, NO_AGE),
         ({"PresentationIntentType": "FOR PROCESSING"}, FOR_PROCESSING),
     ],
 )

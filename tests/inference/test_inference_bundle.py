@@ -4,12 +4,19 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import onnx
 import pytest
 
 from chestxray.errors import BundleDamagedError, BundleMissingError, BundleVersionError
-from chestxray.inference import Predictor, read_bundle, write_bundle
-from factories.bundles import tiny_manifest, tiny_model, write_tiny_bundle
+from chestxray.imaging import Radiograph
+from chestxray.imaging.synthetic import synthetic_radiograph
+from chestxray.inference import OnnxNetwork, Predictor, read_bundle, write_bundle
+from chestxray.inference.onnx_file import _WITHIN
+from factories.bundles import FINDING, POPULATION, tiny_manifest, tiny_model, write_tiny_bundle
+
+CODE = FINDING["code"]
 
 
 @pytest.fixture
@@ -39,6 +46,111 @@ def test_a_bundle_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert (bundle.manifest, bundle.model, bundle.sha256) == (manifest, model, sha256)
 
 
+def as_format_1(bundle: Path) -> None:
+    """Take away what format 1 did not say."""
+    path = bundle / "manifest.json"
+    facts = json.loads(path.read_text())
+    del facts["finding"], facts["preprocessing"]["shrink_to_px"]
+    facts["population"] = {"age_years": facts["population"]["age_years"]}
+    path.write_text(json.dumps(facts | {"format": 1}))
+
+
+def test_a_bundle_of_format_1_is_read_as_what_it_left_unsaid(bundle: Path) -> None:
+    before = read_bundle(bundle).manifest
+    as_format_1(bundle)
+    after = read_bundle(bundle).manifest
+    assert after.format == 1
+    assert after.model_copy(update={"format": 2}) == before
+
+
+def test_a_bundle_of_format_1_without_a_population_knows_no_ages(bundle: Path) -> None:
+    as_format_1(bundle)
+    for population in (None, {"age_years": [0, 17]}):
+        change_manifest(bundle, population=population)
+        found = read_bundle(bundle).manifest.population
+        assert found.age_years == (None if population is None else (0, 17))
+        assert found.views == ("AP", "PA")
+
+
+@pytest.mark.parametrize(("side_px", "shrink_to_px"), [(64, 448), (224, 448), (384, 768)])
+def test_a_bundle_of_format_1_gets_as_many_real_pixels_as_its_input_has(
+    tmp_path: Path, side_px: int, shrink_to_px: int
+) -> None:
+    bundle = write_tiny_bundle(tmp_path, side_px=side_px)
+    as_format_1(bundle)
+    assert read_bundle(bundle).manifest.preprocessing.shrink_to_px == shrink_to_px
+
+
+def test_a_bundle_of_either_format_gives_the_same_answers_to_the_bit(bundle: Path) -> None:
+    radiographs = [Radiograph(synthetic_radiograph(seed, 80), "PNG", 80, 80) for seed in range(20)]
+
+    def answers() -> list[tuple[float, float, bytes]]:
+        predictions = Predictor.load(bundle).predict(radiographs)
+        return [(p.logit, p.probability, p.evidence.tobytes()) for p in predictions]
+
+    of_format_2 = answers()
+    as_format_1(bundle)
+    assert answers() == of_format_2
+
+
+def test_what_is_written_has_the_newest_format(bundle: Path, tmp_path: Path) -> None:
+    as_format_1(bundle)
+    read = read_bundle(bundle)
+    write_bundle(tmp_path / "again", read.manifest, read.model)
+    assert json.loads((tmp_path / "again" / "manifest.json").read_text())["format"] == 2
+
+
+def with_weights_elsewhere(model: bytes, where: Path, location: str) -> bytes:
+    """The model with one of its tensors moved to a file."""
+    proto = onnx.load_from_string(model)
+    tensor = next(t for t in proto.graph.initializer if t.name == "kernels")
+    (where / "weights.bin").write_bytes(tensor.raw_data)
+    onnx.external_data_helper.set_external_data(tensor, location)
+    tensor.ClearField("raw_data")
+    return bytes(proto.SerializeToString())
+
+
+def test_weights_that_lie_in_another_file_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where ONNX Runtime would find them
+    for location in ("weights.bin", "./weights.bin", str(tmp_path / "weights.bin")):
+        model = with_weights_elsewhere(tiny_model(), tmp_path, location)
+        manifest = tiny_manifest(tiny_model(), model_sha256=sha256_of(model))
+        write_bundle(tmp_path / "bundle", manifest, model)
+        assert "another file" in refusal(tmp_path / "bundle", BundleDamagedError)
+        with pytest.raises(BundleDamagedError, match="another file"):
+            OnnxNetwork(model)
+
+
+def test_the_walk_knows_every_field_in_which_a_tensor_can_lie() -> None:
+    reached = set()
+    for message in _WITHIN:
+        kind = getattr(onnx, f"{message}Proto").DESCRIPTOR
+        for number, inner in _WITHIN[message].items():
+            field = kind.fields_by_number[number]
+            assert field.message_type.name == f"{inner}Proto"
+            reached.add((kind.name, field.name))
+    expected = set()
+    for message in _WITHIN:
+        kind = getattr(onnx, f"{message}Proto").DESCRIPTOR
+        for field in kind.fields:
+            if field.message_type is not None and holds_tensors(field.message_type, set()):
+                expected.add((kind.name, field.name))
+    assert reached == expected
+    tensor = onnx.TensorProto.DESCRIPTOR.fields_by_name
+    assert (tensor["external_data"].number, tensor["data_location"].number) == (13, 14)
+
+
+def holds_tensors(kind: Any, seen: set[str]) -> bool:
+    if kind.name == "TensorProto":
+        return True
+    if kind.name in seen:
+        return False
+    inner = [field.message_type for field in kind.fields if field.message_type is not None]
+    return any(holds_tensors(one, seen | {kind.name}) for one in inner)
+
+
 def test_the_identity_is_another_when_any_fact_of_the_manifest_is_another(bundle: Path) -> None:
     before = read_bundle(bundle).sha256
     change_manifest(bundle, name="another")
@@ -56,8 +168,8 @@ def test_a_folder_that_does_not_exist_holds_no_bundle(tmp_path: Path) -> None:
 
 
 def test_a_bundle_of_a_later_format_is_refused_for_its_version(bundle: Path) -> None:
-    change_manifest(bundle, format=2, invented_later=True)
-    assert "format 2" in refusal(bundle, BundleVersionError)
+    change_manifest(bundle, format=3, invented_later=True)
+    assert "format 3" in refusal(bundle, BundleVersionError)
 
 
 def test_another_models_weights_under_this_manifest_are_refused(bundle: Path) -> None:
@@ -65,7 +177,9 @@ def test_another_models_weights_under_this_manifest_are_refused(bundle: Path) ->
     refusal(bundle, BundleDamagedError)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"text"', b"\xff\xfe", b'{"format": 1}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'"text"', b"\xff\xfe", b'{"format": 1}', b'{"format": 2}']
+)
 def test_a_manifest_that_is_none_is_damage(bundle: Path, content: bytes) -> None:
     (bundle / "manifest.json").write_bytes(content)
     refusal(bundle, BundleDamagedError)
@@ -77,6 +191,11 @@ def test_a_manifest_that_is_none_is_damage(bundle: Path, content: bytes) -> None
         {"default_operating_point": "unheard_of"},
         {"calibration": {"temperature": -1}},
         {"unknown_fact": 1},
+        {"finding": {"negative": "CLEAR", "positive": "clear", "code": CODE}},
+        {"finding": {"negative": "../CLEAR", "positive": "OPACITY", "code": CODE}},
+        {"population": POPULATION | {"views": ["SIDEWAYS"]}},
+        {"population": POPULATION | {"modalities": []}},
+        {"preprocessing": {"side_px": 64, "shrink_to_px": 63, "mean": 0.5, "std": 0.25}},
         {"reference_answers": [{"seed": 0, "logit": float("nan")}]},
         {
             "operating_points": {

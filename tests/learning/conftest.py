@@ -21,7 +21,7 @@ from chestxray.learning.config import TrainConfig
 from chestxray.learning.export import export
 from chestxray.learning.graph import to_onnx
 from chestxray.learning.training import Run, train
-from factories.datasets import write_dataset
+from factories.datasets import LABELS, write_dataset
 
 SIDE_PX = 64
 GENTLE = {
@@ -73,13 +73,13 @@ def _tiny_config() -> Callable[..., TrainConfig]:
 @pytest.fixture(scope="session")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     """104 radiographs of each truth."""
-    return read_dataset(write_dataset(tmp_path_factory.mktemp("tiny") / "data", 104))
+    return read_dataset(write_dataset(tmp_path_factory.mktemp("tiny") / "data", 104), LABELS)
 
 
 @pytest.fixture(scope="session")
 def few_samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     """16 radiographs of each truth."""
-    return read_dataset(write_dataset(tmp_path_factory.mktemp("few") / "data", 16))
+    return read_dataset(write_dataset(tmp_path_factory.mktemp("few") / "data", 16), LABELS)
 
 
 @pytest.fixture(scope="session")

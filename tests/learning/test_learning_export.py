@@ -17,7 +17,7 @@ from chestxray import imaging
 from chestxray.errors import ConfigError, ParityError
 from chestxray.imaging.synthetic import synthetic_radiograph
 from chestxray.inference import Predictor
-from chestxray.inference.bundle import Calibration, OperatingPoint
+from chestxray.inference.bundle import Calibration, OperatingPoint, Preprocessing
 from chestxray.learning.export import check_parity, corrupted, export, inputs_of, metrics_entry
 from chestxray.learning.graph import fold_batch_norm, quantise, to_onnx
 from chestxray.learning.inputs import decode
@@ -30,7 +30,7 @@ AS_IT_IS = Calibration(temperature=1, bias=0, fitted_on="nothing", n=0, prevalen
 @pytest.fixture(scope="module")
 def heldout(run) -> np.ndarray:
     """The grey levels of the held-out radiographs, (104, 64, 64)."""
-    return decode(run.split.heldout, run.config.side_px, threads=1)
+    return decode(run.split.heldout, run.config)
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +254,10 @@ def test_the_manifest_says_what_the_run_was(exported, run):
     manifest = exported.manifest
     assert manifest.model_sha256 == hashlib.sha256(exported.model).hexdigest()
     assert manifest.precision == "int8"
+    assert manifest.finding == run.config.finding
+    assert manifest.population == run.config.population
     assert manifest.preprocessing.side_px == run.config.side_px
+    assert manifest.preprocessing.shrink_to_px == Preprocessing.enough_px(run.config.side_px)
     assert (manifest.preprocessing.mean, manifest.preprocessing.std) == (
         run.config.mean,
         run.config.std,
@@ -352,4 +355,4 @@ def test_a_report_that_is_none_stops_the_export_before_it_begins(run, tmp_path, 
 
 def test_the_files_of_a_bundle_are_only_its_two(exported):
     assert sorted(f.name for f in exported.folder.iterdir()) == ["manifest.json", "model.onnx"]
-    assert json.loads((exported.folder / "manifest.json").read_bytes())["format"] == 1
+    assert json.loads((exported.folder / "manifest.json").read_bytes())["format"] == 2

@@ -17,7 +17,8 @@ from chestxray.learning.inputs import (
 )
 from chestxray.learning.processes import Processes
 from factories import images
-from factories.datasets import radiograph_levels, write_files
+from factories.datasets import LABELS, radiograph_levels, write_files
+from factories.dicom_files import dicom
 
 NORMAL = "NORMAL/n.png"
 
@@ -25,8 +26,8 @@ NORMAL = "NORMAL/n.png"
 def train_and_serve_inputs(tmp_path, config, file_bytes: bytes):
     """The input of one file as training makes it, unaugmented, and as serving does."""
     folder = write_files(tmp_path, {NORMAL: file_bytes, "PNEUMONIA/p.png": file_bytes})
-    sample = read_dataset(folder)[0]
-    levels = decode([sample], config.side_px, threads=1)
+    sample = read_dataset(folder, LABELS)[0]
+    levels = decode([sample], config)
     trained = AugmentedInputs(levels, targets_of([sample]), config, config.side_px, None)[0, 0][0]
     served = imaging.to_input(
         imaging.read_file(sample.file).pixels,
@@ -73,15 +74,24 @@ def test_the_train_input_is_the_serve_input_to_half_a_grey_level_for_other_files
     assert np.abs(trained - served).max() <= 0.5 / 255 / config.std + 1e-5
 
 
-def test_targets_are_one_for_pneumonia(few_samples):
+def test_targets_are_one_for_those_with_the_finding(few_samples):
     assert targets_of(few_samples).tolist() == [s.truth == "PNEUMONIA" for s in few_samples]
 
 
-def test_a_training_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path):
+def test_a_training_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path, tiny_config):
     whole = images.png(radiograph_levels(0, opacity=False))
     folder = write_files(tmp_path, {NORMAL: whole, "PNEUMONIA/torn.png": whole[:500]})
     with pytest.raises(DatasetError, match=r"PNEUMONIA/torn\.png"):
-        decode(read_dataset(folder), 64, threads=1)
+        decode(read_dataset(folder, LABELS), tiny_config())
+
+
+def test_files_are_read_that_are_of_what_the_config_says_whatever_the_age(tmp_path, tiny_config):
+    files = {"NORMAL/adult.dcm": dicom(PatientAge="045Y"), "PNEUMONIA/p.dcm": dicom(Modality="RG")}
+    samples = read_dataset(write_files(tmp_path, files), LABELS)
+    levels = decode(samples, tiny_config(age_years=[1, 5], modalities=["CR", "RG"]))
+    assert levels.shape == (2, 64, 64)
+    with pytest.raises(DatasetError, match=r"PNEUMONIA/p\.dcm: the modality is not CR or DX"):
+        decode(samples, tiny_config())
 
 
 def test_an_epoch_shows_every_image_once_but_for_an_incomplete_last_batch(tiny_config):
@@ -175,7 +185,7 @@ def test_samples_are_drawn_by_group_and_by_truth_where_they_have_none(few_sample
     assert set(strata_of(few_samples, "plain")) == {""}
     picture = images.png(radiograph_levels(0, opacity=False))
     unnamed = read_dataset(
-        write_files(tmp_path, {NORMAL: picture, "PNEUMONIA/p.png": picture + b" "})
+        write_files(tmp_path, {NORMAL: picture, "PNEUMONIA/p.png": picture + b" "}), LABELS
     )
     assert strata_of(unnamed, "groups") == ["NORMAL", "PNEUMONIA"]
 

@@ -23,7 +23,7 @@ from chestxray.learning.networks import resnet18
 from chestxray.learning.processes import ALONE, Processes, together
 from chestxray.learning.training import Learner, Run, train
 from factories import train_together
-from factories.datasets import write_dataset
+from factories.datasets import LABELS, write_dataset
 
 TIMEOUT_S = 90
 BATCHNORMS = [name for name, m in resnet18().named_modules() if isinstance(m, nn.BatchNorm2d)]
@@ -102,7 +102,7 @@ def config(tiny_config):
 
 @pytest.fixture(scope="module")
 def single(data, config, tmp_path_factory) -> Run:
-    return train(config, read_dataset(data), tmp_path_factory.mktemp("single"), say=silent)
+    return train(config, read_dataset(data, LABELS), tmp_path_factory.mktemp("single"), say=silent)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_a_run_begun_by_one_process_goes_on_with_two(start, data, config, single
             raise KilledError
 
     with pytest.raises(KilledError):
-        train(config, read_dataset(data), tmp_path, progress=kill, say=silent)
+        train(config, read_dataset(data, LABELS), tmp_path, progress=kill, say=silent)
     done = start(tmp_path)
     assert done.returncode == 0, done.stderr
     assert "resuming after epoch 1 of 4" in done.stdout
@@ -259,5 +259,5 @@ def test_a_batch_that_leaves_a_process_without_an_image_is_refused(tiny_config):
 def test_a_process_that_does_not_see_the_runs_folder_says_so(data, config, tmp_path):
     elsewhere = Processes(rank=1, world=1)  # as if the first had written on its own machine
     with pytest.raises(ConfigError, match="one folder for all processes"):
-        train(config, read_dataset(data), tmp_path / "run", processes=elsewhere, say=silent)
+        train(config, read_dataset(data, LABELS), tmp_path / "run", processes=elsewhere, say=silent)
     assert not (tmp_path / "run").exists()

@@ -15,7 +15,7 @@ from chestxray.learning.learning_curve import RULE, better_from
 from chestxray.learning.recalibration import recalibrate
 from factories.bundles import tiny_manifest, tiny_model, write_tiny_bundle
 from factories.command_line import chestxray
-from factories.datasets import write_dataset, write_files
+from factories.datasets import LABELS, write_dataset, write_files
 
 BLOCKED = (
     *("torch", "torchvision", "albumentations", "cv2", "onnx", "safetensors", "matplotlib"),
@@ -93,7 +93,7 @@ def test_the_calibration_is_fitted_to_the_sites_readable_radiographs(bundle, rec
     assert calibration.n == 60
     assert calibration.prevalence == 0.5
     assert "lighthouse" in calibration.fitted_on
-    samples = [s for s in read_dataset(site) if s.file.suffix == ".png"]
+    samples = [s for s in read_dataset(site, LABELS) if s.file.suffix == ".png"]
     predictions = Predictor.load(bundle).predict([imaging.read_file(s.file) for s in samples])
     logits = np.array([p.logit for p in predictions])
     truth = np.array([s.truth == "PNEUMONIA" for s in samples])
@@ -116,7 +116,7 @@ def test_the_margin_of_uncertainty_stays_the_same_in_logits(bundle, recalibrated
 
 
 def test_a_recalibrated_bundle_answers_with_the_same_logits(bundle, recalibrated, site):
-    radiographs = [imaging.read_file(s.file) for s in read_dataset(site)[:5]]
+    radiographs = [imaging.read_file(s.file) for s in read_dataset(site, LABELS)[:5]]
     before, after = (Predictor.load(f).predict(radiographs) for f in (bundle, recalibrated))
     assert [p.logit for p in before] == [p.logit for p in after]
     assert [p.probability for p in before] != [p.probability for p in after]

@@ -7,19 +7,27 @@ import torch
 from torch.nn import functional
 
 from chestxray.dataset import Split, split_heldout
-from chestxray.errors import BundleDamagedError, BundleMissingError, LeakError, RunMismatchError
+from chestxray.errors import (
+    BundleDamagedError,
+    BundleMissingError,
+    ConfigError,
+    LeakError,
+    RunMismatchError,
+)
 from chestxray.imaging import Radiograph
-from chestxray.inference import Predictor, read_bundle
+from chestxray.inference import Finding, Predictor, read_bundle
 from chestxray.learning.augmentation import Augmenter
 from chestxray.learning.inputs import AugmentedInputs, data_sha256, decode, targets_of
 from chestxray.learning.inputs import training_batches as batches_of
 from chestxray.learning.networks import resnet18
 from chestxray.learning.teaching import read_teachers, require_unseen
 from chestxray.learning.training import Learner, network_logits, train
-from factories.bundles import write_tiny_bundle
+from factories.bundles import FINDING as TINY_FINDING
+from factories.bundles import OTHER_FINDING, write_tiny_bundle
 from factories.command_line import chestxray
 from factories.datasets import radiograph_levels
 
+FINDING = Finding.model_validate(TINY_FINDING)
 SHORT = {"stages": [{"epochs": 2, "side_px": 32}], "side_px": 32, "batch_size": 8, "heldout": 0.3}
 
 
@@ -64,7 +72,7 @@ def test_teachers_judge_the_very_picture_that_becomes_the_input(
 ):
     config = tiny_config(teacher=[str(teacher), str(another)], label_smoothing=0.2)
     config = config.model_copy(update={"teacher_weight": 0.25})
-    teachers = read_teachers(config.teacher)
+    teachers = read_teachers(config.teacher, config.finding)
     inputs = AugmentedInputs(
         levels, TRUTHS, config, 64, Augmenter(config.augmentation, 64), teachers.probability
     )
@@ -86,7 +94,7 @@ def test_teachers_judge_the_very_picture_that_becomes_the_input(
 @pytest.mark.parametrize(("weight", "share"), [(0.0, 0.0), (1.0, 1.0)])
 def test_the_weight_is_the_share_of_the_teachers(teacher, levels, tiny_config, weight, share):
     config = tiny_config(teacher=[str(teacher)], teacher_weight=weight, label_smoothing=0.2)
-    probability = read_teachers(config.teacher).probability(levels[1])
+    probability = read_teachers(config.teacher, config.finding).probability(levels[1])
     _, target = AugmentedInputs(levels, TRUTHS, config, 64, None, lambda _: probability)[0, 1]
     assert float(target) == pytest.approx(share * probability + (1 - share) * 0.9)
 
@@ -95,7 +103,7 @@ def test_targets_are_the_same_from_workers(teacher, levels, tiny_config):
     told = {}
     for workers in (0, 2):
         config = tiny_config(teacher=[str(teacher)], batch_size=2, workers=workers)
-        teach = read_teachers(config.teacher).probability
+        teach = read_teachers(config.teacher, config.finding).probability
         batches = batches_of(levels, TRUTHS, [""] * 6, config, range(2), teach=teach)
         told[workers] = torch.cat([targets for _, targets in batches])
     assert torch.equal(told[0], told[2])
@@ -138,7 +146,7 @@ def test_a_run_writes_down_who_taught_it_and_judges_by_the_truth_alone(
     told = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert told["teachers"] == [sha256]
     assert told["config"]["teacher"] == [str(teacher)]
-    heldout = decode(run.split.heldout, 32, threads=1)
+    heldout = decode(run.split.heldout, config)
     logits = torch.from_numpy(network_logits(run.network, heldout, config, 32))
     truths = torch.from_numpy(targets_of(run.split.heldout)).double()
     loss = functional.binary_cross_entropy_with_logits(logits, truths)
@@ -200,6 +208,16 @@ def test_a_teacher_that_cannot_be_read_stops_the_run_before_it_writes(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_teacher_of_another_finding_stops_the_run_before_it_writes(
+    few_samples, tiny_config, tmp_path
+):
+    folder = write_tiny_bundle(tmp_path / "teacher", finding=OTHER_FINDING)
+    config = tiny_config(**SHORT, teacher=[str(folder)])
+    with pytest.raises(ConfigError, match="another finding: DRY/EFFUSION"):
+        train(config, few_samples, tmp_path / "run", say=silent)
+    assert not (tmp_path / "run").exists()
+
+
 # Leaks.
 
 
@@ -216,7 +234,7 @@ def test_a_teacher_of_the_same_data_must_say_what_it_was_trained_on(few_samples,
     split = split_heldout(few_samples, 0.3, seed=0)
     folder = write_tiny_bundle(tmp_path / "teacher", training=trained_on(split, config={}))
     with pytest.raises(LeakError, match="which split"):
-        require_unseen(read_teachers([str(folder)]), few_samples, split)
+        require_unseen(read_teachers([str(folder)], FINDING), few_samples, split)
 
 
 def test_teachers_of_the_same_split_and_of_other_data_pass(few_samples, tmp_path):
@@ -229,4 +247,4 @@ def test_teachers_of_the_same_split_and_of_other_data_pass(few_samples, tmp_path
     ]
     others = {"data_sha256": "0" * 64, "n_train": 1}
     write_tiny_bundle(tmp_path / "other", training=told | others)
-    require_unseen(read_teachers(folders), few_samples, split)
+    require_unseen(read_teachers(folders, FINDING), few_samples, split)

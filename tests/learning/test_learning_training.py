@@ -23,7 +23,7 @@ from chestxray.errors import (
 )
 from chestxray.learning.networks import resnet18
 from chestxray.learning.training import Learner, Run, mix_up, read_run, train
-from factories.datasets import write_dataset
+from factories.datasets import LABELS, write_dataset
 
 SHORT = {"stages": [{"epochs": 3, "side_px": 32}], "side_px": 32, "batch_size": 8, "heldout": 0.3}
 
@@ -346,7 +346,9 @@ def test_a_run_begun_before_a_key_of_the_config_was_there_goes_on(
     with pytest.raises(KilledError):
         train(config, few_samples, out, progress=kill_in(3, 1), say=silent)
     told = json.loads((out / "config.json").read_text(encoding="utf-8"))
-    del told["teachers"], told["config"]["teacher"], told["config"]["teacher_weight"]
+    del told["teachers"]
+    for key in ("teacher", "teacher_weight", "finding", "modalities", "body_parts", "views"):
+        del told["config"][key]
     (out / "config.json").write_text(json.dumps(told), encoding="utf-8")
     assert train(config, few_samples, out, say=silent).teachers == ()
     assert weights_of(out) == weights_of(undisturbed.folder)
@@ -358,13 +360,13 @@ def test_other_initial_weights_in_the_folder_of_a_run_are_refused(undisturbed, r
 
 
 def test_other_data_in_the_folder_of_a_run_are_refused(undisturbed, tmp_path):
-    other = read_dataset(write_dataset(tmp_path / "data", 16, first_seed=1000))
+    other = read_dataset(write_dataset(tmp_path / "data", 16, first_seed=1000), LABELS)
     with pytest.raises(DatasetError, match="not the file that was split"):
         train(undisturbed.config, other, undisturbed.folder, say=silent)
 
 
 def test_more_data_in_the_folder_of_a_run_are_refused(undisturbed, tmp_path):
-    more = read_dataset(write_dataset(tmp_path / "data", 18))
+    more = read_dataset(write_dataset(tmp_path / "data", 18), LABELS)
     with pytest.raises(RunMismatchError, match="another split"):
         train(undisturbed.config, more, undisturbed.folder, say=silent)
 

@@ -27,9 +27,29 @@ def test_relative_paths_begin_beside_the_file(tmp_path: Path) -> None:
     assert read(tmp_path, node=node).node.folder == tmp_path / "queue"
 
 
+def test_bundles_are_a_folder_or_a_table_of_which_the_first_is_the_default(tmp_path: Path) -> None:
+    node = {"ae_title": "NODE", "folder": "queue"}
+
+    def bundles(**said: Any) -> list[tuple[str | None, Path]]:
+        found: list[tuple[str | None, Path]] = read(tmp_path, node=node | said).node.bundles
+        return found
+
+    assert bundles() == []
+    assert bundles(bundle="one") == [(None, tmp_path / "one")]
+    assert bundles(bundle={"b": "two", "a": "/three"}) == [
+        ("b", tmp_path / "two"),
+        ("a", Path("/three")),
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "where"),
     [
+        ({"node": {"ae_title": "NODE", "folder": "x", "bundle": {}}}, "node.bundle"),
+        ({"node": {"ae_title": "NODE", "folder": "x", "bundle": {"a": 1}}}, "node.bundle.*a"),
+        ({"route": [{"destination": "archive", "bundles": ["a", "a"]}]}, "route.0.*named twice"),
+        ({"route": [{"destination": "archive", "population": "ask"}]}, "route.0.population"),
+        ({"route": [{"destination": "archive", "acquisition": "ask"}]}, "route.0.acquisition"),
         ({"node": {"ae_title": "NODE", "folder": "x", "prot": 1}}, "node.prot"),
         ({"node": {"ae_title": "A" * 17, "folder": "x"}}, "node.ae_title"),
         ({"node": {"ae_title": "  ", "folder": "x"}}, "node.ae_title"),

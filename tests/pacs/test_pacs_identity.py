@@ -1,4 +1,4 @@
-"""An answer's UIDs, dates and patient are functions of its source and the bundle."""
+"""An answer's UIDs, dates and patient are functions of its source and its author."""
 
 import re
 import warnings
@@ -11,6 +11,8 @@ from pydicom.dataset import Dataset
 
 from chestxray.errors import DamagedFileError
 from chestxray.pacs.identity import (
+    Author,
+    author_of,
     begin_answer,
     derived_uid,
     series_instance_uid,
@@ -18,11 +20,11 @@ from chestxray.pacs.identity import (
     text_of,
     timestamp,
 )
-from factories.bundles import tiny_manifest, tiny_model
 from factories.dicom_files import CHEST, data_set, dicom
+from factories.pacs import tiny_predictor
 
-MANIFEST = tiny_manifest(tiny_model())  # created at midnight of 2026-01-01
 BUNDLE = "a" * 64
+AUTHOR = Author("tiny", "2026-01-01T00:00:00Z", BUNDLE)
 
 WITHOUT_DATES: dict[str, Any] = {keyword: None for keyword in CHEST if keyword[-4:] in "DateTime"}
 
@@ -37,9 +39,7 @@ def source(**attributes: Any) -> Dataset:
 def answer(ds: Dataset) -> Dataset:
     """What an archive reads of an answer."""
     with BytesIO() as buffer:
-        begin_answer("report", "1.2.3", ds, MANIFEST, BUNDLE).save_as(
-            buffer, enforce_file_format=True
-        )
+        begin_answer("report", "1.2.3", ds, AUTHOR).save_as(buffer, enforce_file_format=True)
         return dcmread(BytesIO(buffer.getvalue()))
 
 
@@ -71,6 +71,16 @@ def test_a_uid_never_changes_between_versions() -> None:
     )
 
 
+def test_a_bundle_is_an_author_and_several_in_one_order_are_another() -> None:
+    one = tiny_predictor(BUNDLE)
+    two = tiny_predictor("b" * 64, name="zwölf", created="2020-01-01T00:00:00Z")
+    assert author_of([one]) == AUTHOR
+    both, reverse = author_of([one, two]), author_of([two, one])
+    assert (both.name, both.created) == ("tiny + zw?lf", AUTHOR.created)
+    assert len({AUTHOR.sha256, author_of([two]).sha256, both.sha256, reverse.sha256}) == 4
+    assert re.fullmatch("[0-9a-f]{64}", both.sha256)
+
+
 def test_what_is_answered_from_one_series_is_one_series() -> None:
     first, second = (data_set(SOPInstanceUID=f"1.2.{n}", InstanceNumber=n) for n in (1, 2))
     answers = [answer(first), answer(second)]
@@ -87,7 +97,7 @@ def test_a_source_without_an_identity_has_no_answer(keyword: str, value: str | N
         warnings.simplefilter("ignore")
         setattr(ds, keyword, value)
     with pytest.raises(DamagedFileError) as caught:
-        begin_answer("report", "1.2.3", ds, MANIFEST, BUNDLE)
+        begin_answer("report", "1.2.3", ds, AUTHOR)
     assert keyword in str(caught.value)
     assert "Doe" not in str(caught.value)
 
@@ -114,7 +124,7 @@ def test_a_source_without_an_identity_has_no_answer(keyword: str, value: str | N
 def test_an_answer_is_dated_by_the_first_date_that_is_one(
     attributes: dict[str, str], expected: tuple[str, str]
 ) -> None:
-    assert timestamp(source(**WITHOUT_DATES | attributes), MANIFEST) == expected
+    assert timestamp(source(**WITHOUT_DATES | attributes), AUTHOR) == expected
 
 
 def test_every_date_of_an_answer_is_its_sources() -> None:
@@ -207,5 +217,5 @@ def test_a_source_that_breaks_pydicom_is_answered() -> None:
 def test_what_is_wrong_is_never_warned_of_nor_logged(caplog: pytest.LogCaptureFixture) -> None:
     ds = source(PatientID="P" * 80, StudyTime="Doe", PatientBirthDate="Doe", PatientName="D" * 65)
     caplog.clear()
-    begin_answer("report", "1.2.3", ds, MANIFEST, BUNDLE)
+    begin_answer("report", "1.2.3", ds, AUTHOR)
     assert not caplog.records

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
-from chestxray.inference import read_bundle
+from chestxray.inference import Predictor, read_bundle
 from chestxray.pacs.config import read_config
-from chestxray.pacs.identity import sop_instance_uid
+from chestxray.pacs.identity import author_of, sop_instance_uid
 from chestxray.pacs.status import Status, read_status
-from factories.bundles import write_tiny_bundle
+from factories.bundles import OTHER_FINDING, POPULATION, write_tiny_bundle
 from factories.pacs import (
     OVERLAY,
     REPORT,
@@ -23,6 +23,7 @@ from factories.pacs import (
     archive,
     association,
     chest,
+    comments,
     facts,
     free_port,
     is_alive,
@@ -73,7 +74,7 @@ def test_radiographs_are_answered_and_others_refused(
         for sop_class, uids in answers_to(sources, bundle).items():
             assert kept.of(sop_class) == uids
         assert status().refused == {"wrong_body_part": 1}
-        assert list((tmp_path / "node" / "files").iterdir()) == []
+        wait_until(lambda: not list((tmp_path / "node" / "files").iterdir()))
         assert running.end() == 0
         stored = (tmp_path / "node" / "queue.sqlite").read_bytes() + running.said.encode()
         for ds in [*sources, hand]:
@@ -83,6 +84,53 @@ def test_radiographs_are_answered_and_others_refused(
             assert uid.encode() not in stored
         for word in ("20260102", "20230101", "A-1", "Traceback", "Warning:"):
             assert word.encode() not in stored
+
+
+def test_several_bundles_answer_in_one_report_and_each_in_an_overlay(
+    tmp_path: Path, said: dict[str, Any], bundle: Path, status: Any
+) -> None:
+    other = write_tiny_bundle(
+        tmp_path / "other",
+        seed=1,
+        finding=OTHER_FINDING,
+        population=POPULATION | {"age_years": [0, 90]},
+    )
+    said["node"]["bundle"] = {"pneumonia": str(bundle), "effusion": str(other)}
+    said["route"][0]["bundles"] = ["pneumonia", "effusion"]
+    child, adult = chest(1), chest(2, PatientAge="062Y")
+    predictors = [Predictor.load(bundle), Predictor.load(other)]
+    one, two, both = (author_of(of).sha256 for of in (predictors[:1], predictors[1:], predictors))
+    with archive() as kept, node(tmp_path, _towards(said, kept.port)) as running:
+        assert send(running.port, child, adult) == [0x0000] * 2
+        wait_until(lambda: status().answered == 2)
+        assert "judging with pneumonia, effusion" in running.said
+        assert kept.of(OVERLAY) == {
+            sop_instance_uid("overlay", ds, sha256)
+            for ds, sha256 in ((child, one), (child, two), (adult, two))
+        }
+        reports = [kept.instances[sop_instance_uid("report", ds, both)] for ds in (child, adult)]
+        assert {str(ds.SOPInstanceUID) for ds in reports} == kept.of(REPORT)
+        for_child, for_adult = map(comments, reports)
+        assert sum(text.startswith("NOT FOR DIAGNOSTIC USE") for text in for_child) == 2
+        assert sum(text.startswith("NOT FOR DIAGNOSTIC USE") for text in for_adult) == 1
+        assert "Pneumonia is not assessed" in for_adult[-1]
+        assert "outside_population" in for_adult[-1]
+        wait_until(lambda: not list((tmp_path / "node" / "files").iterdir()))
+
+
+def test_adults_are_refused_unless_the_route_only_warns(
+    tmp_path: Path, said: dict[str, Any], status: Any
+) -> None:
+    adult, child = chest(1, PatientAge="062Y"), chest(2)
+    said["route"].insert(0, said["route"][0] | {"body_part": ["THORAX"], "population": "warn"})
+    known = chest(3, PatientAge="062Y", BodyPartExamined="THORAX")
+    with archive() as kept, node(tmp_path, _towards(said, kept.port)) as running:
+        assert send(running.port, adult, child, known) == [0x0000] * 3
+        wait_until(lambda: status().answered == 2 and status().waiting == 0)
+        assert status().refused == {"outside_population": 1}
+        reports = [kept.instances[uid] for uid in kept.of(REPORT)]
+        (warned,) = (ds for ds in reports if ds.StudyInstanceUID == known.StudyInstanceUID)
+        assert any("not of an age that the model knows" in text for text in comments(warned))
 
 
 def _towards(said: dict[str, Any], port: int) -> dict[str, Any]:
@@ -170,6 +218,26 @@ def test_an_unknown_operating_point_is_an_error_at_start(
     with node(tmp_path, said) as running:
         assert running.process.wait(60) == 2
         assert "route.0.operating_point" in running.said
+
+
+def test_an_operating_point_that_one_of_a_routes_bundles_lacks_is_an_error_at_start(
+    tmp_path: Path, said: dict[str, Any], bundle: Path
+) -> None:
+    points = {"balanced": {"threshold": 0.5, "rule": "the only one"}}
+    other = write_tiny_bundle(tmp_path / "other", seed=1, operating_points=points)
+    said["node"]["bundle"] = {"one": str(bundle), "other": str(other)}
+    said["route"][0] |= {"operating_point": "screening"}
+    said["route"].append(said["route"][0] | {"bundles": ["one", "other"]})
+    with node(tmp_path, said) as running:
+        assert running.process.wait(60) == 2
+        assert "route.1.operating_point" in running.said
+
+
+def test_an_unknown_bundle_is_an_error_at_start(tmp_path: Path, said: dict[str, Any]) -> None:
+    said["route"][0]["bundles"] = ["tiny", "sharp"]
+    with node(tmp_path, said) as running:
+        assert running.process.wait(60) == 2
+        assert "route.0.bundles" in running.said
 
 
 def test_who_may_send_is_said_at_the_start_if_nobody_may(

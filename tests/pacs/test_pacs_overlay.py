@@ -18,15 +18,15 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from chestxray.errors import DamagedFileError
-from chestxray.imaging import Radiograph
 from chestxray.imaging.synthetic import synthetic_radiograph
-from chestxray.inference import InputCheckResult, Prediction, render_heatmap
+from chestxray.inference import InputCheckResult, Prediction, Predictor, render_heatmap
 from chestxray.pacs.overlay import MAX_SIDE_PX, MIN_SIDE_PX, TEXT_SIZE, draw_overlay, make_overlay
-from factories.bundles import tiny_manifest, tiny_model
+from factories.bundles import OTHER_FINDING
 from factories.dicom_files import CHEST, DX, dicom
+from factories.pacs import SEEN, assessed, tiny_predictor
 
-MANIFEST = tiny_manifest(tiny_model())
-BUNDLE = "a" * 64
+TINY = tiny_predictor("a" * 64)
+OTHER = tiny_predictor("b" * 64, seed=1, finding=OTHER_FINDING)
 
 FEW: dict[str, Any] = {
     keyword: None
@@ -62,17 +62,10 @@ def source(**attributes: Any) -> Dataset:
         return dcmread(BytesIO(dicom(**attributes)))
 
 
-def radiograph(pixels: Any) -> Radiograph:
-    pixels = np.ascontiguousarray(pixels, dtype=np.float32)
-    return Radiograph(pixels, "DICOM", pixels.shape[1], pixels.shape[0])
-
-
-PHANTOM = radiograph(synthetic_radiograph(1, 600))
-
-
 def prediction(evidence: Any = None, **changes: Any) -> Prediction:
     facts: dict[str, Any] = {
         "label": "PNEUMONIA",
+        "positive": True,
         "probability": 0.97123,
         "threshold": 0.5,
         "operating_point": "balanced",
@@ -85,15 +78,17 @@ def prediction(evidence: Any = None, **changes: Any) -> Prediction:
     return Prediction(**facts | changes)
 
 
-def overlay(ds: Dataset | None = None) -> bytes:
-    made = make_overlay(ds or source(), PHANTOM, prediction(), MANIFEST, BUNDLE)
+def overlay(ds: Dataset | None = None, predictor: Predictor = TINY) -> bytes:
+    made = make_overlay(ds or source(), assessed(predictor, prediction()))
     with BytesIO() as buffer:
         made.save_as(buffer, enforce_file_format=True)
         return buffer.getvalue()
 
 
-def drawn(pixels: Any, evidence: Any = None, **changes: Any) -> np.ndarray:
-    picture = draw_overlay(radiograph(pixels), prediction(evidence, **changes), MANIFEST, BUNDLE)
+def drawn(
+    pixels: Any, evidence: Any = None, *, predictor: Predictor = TINY, **changes: Any
+) -> np.ndarray:
+    picture = draw_overlay(assessed(predictor, prediction(evidence, **changes), pixels=pixels))
     return np.asarray(picture).astype(int)
 
 
@@ -158,21 +153,21 @@ def test_what_was_judged_as_a_negative_is_shown_as_one() -> None:
     assert (middle(drawn(pixels, inverted=True)) == 191).all()
 
 
-def test_evidence_against_pneumonia_is_not_drawn() -> None:
+def test_evidence_against_the_finding_is_not_drawn() -> None:
     pixels = synthetic_radiograph(1, 600)
     np.testing.assert_array_equal(drawn(pixels, np.full((8, 8), -5, np.float32)), drawn(pixels))
 
 
 def test_the_heatmap_looks_as_the_page_shows_it() -> None:
     evidence = np.random.default_rng(1).normal(0.5, 1, (8, 8)).astype(np.float32)
-    evidence *= np.float32(MANIFEST.evidence.scale)
+    evidence *= np.float32(TINY.manifest.evidence.scale)
     picture = drawn(np.full((900, 900), 0.5), evidence)
     line = line_px(picture)
     left = (picture.shape[1] - (picture.shape[0] - 5 * line)) // 2
     side = picture.shape[0] - 5 * line
     shown = picture[line : line + side, left : left + side]
 
-    with Image.open(BytesIO(render_heatmap(evidence, MANIFEST.evidence.scale, side))) as page:
+    with Image.open(BytesIO(render_heatmap(evidence, TINY.manifest.evidence.scale, side))) as page:
         rgba = np.asarray(page.convert("RGBA")).astype(float)
     alpha = rgba[..., 3:] / 255
     expected = rgba[..., :3] * alpha + 128 * (1 - alpha)
@@ -193,6 +188,24 @@ def test_words_change_with_what_they_say() -> None:
     ):
         changed = drawn(pixels, **change)
         assert changed.shape != plain.shape or (changed != plain).any()
+
+
+def test_the_words_are_those_of_the_bundles_finding() -> None:
+    pixels = np.full((600, 600), 0.5)
+    plain = drawn(pixels)
+    named_otherwise = tiny_predictor("a" * 64, finding=OTHER_FINDING)
+    assert (drawn(pixels, predictor=named_otherwise) != plain).any()
+
+
+def test_the_longest_label_fits() -> None:
+    label = "W" * 64
+    finding = OTHER_FINDING | {"positive": label}
+    predictor = tiny_predictor("a" * 64, finding=finding)
+    for height_px, width_px in ((512, 512), (2000, 2000), (2000, 60), (60, 2000)):
+        picture = drawn(
+            np.full((height_px, width_px), 0.5), predictor=predictor, label=label, uncertain=True
+        )
+        assert max(picture.shape) <= MAX_SIDE_PX
 
 
 def test_one_overlay_shows_nothing_of_the_last() -> None:
@@ -225,9 +238,27 @@ def test_the_overlay_is_beside_its_source_in_a_series_of_its_own() -> None:
     assert "PixelSpacing" not in read
 
 
+def test_each_bundle_has_an_overlay_in_a_series_that_names_its_finding() -> None:
+    one, other = (dcmread(BytesIO(overlay(predictor=predictor))) for predictor in (TINY, OTHER))
+    assert one.StudyInstanceUID == other.StudyInstanceUID
+    assert one.SeriesInstanceUID != other.SeriesInstanceUID
+    assert one.SOPInstanceUID != other.SOPInstanceUID
+    assert "Pneumonia" in one.SeriesDescription
+    assert "Pleural effusion" in other.SeriesDescription
+    assert "Evidence for Pleural effusion" in other.DerivationDescription
+
+
+def test_the_longest_finding_leaves_room_in_the_series_description() -> None:
+    code = {"value": "1", "scheme": "99X", "meaning": "Ö" * 64}
+    predictor = tiny_predictor("a" * 64, finding=OTHER_FINDING | {"code": code})
+    description = dcmread(BytesIO(overlay(predictor=predictor))).SeriesDescription
+    assert len(description) <= 64  # PS3.5, 6.2, VR of LO
+    assert description.endswith("not for diagnostic use")
+
+
 def test_its_pixels_are_the_picture() -> None:
     read = dcmread(BytesIO(overlay()))
-    picture = draw_overlay(PHANTOM, prediction(), MANIFEST, BUNDLE)
+    picture = draw_overlay(assessed(TINY, prediction(), pixels=SEEN))
     np.testing.assert_array_equal(read.pixel_array, np.asarray(picture))
 
 

@@ -49,8 +49,10 @@ class Sending:
                 row,
                 "judge",
                 "archive",
-                overlay=[part10(OVERLAY, f"{UID_ROOT}.1.{number}")],
-                report=[part10(REPORT, f"{UID_ROOT}.2.{number}")],
+                [
+                    [part10(OVERLAY, f"{UID_ROOT}.1.{number}")],
+                    [part10(REPORT, f"{UID_ROOT}.2.{number}")],
+                ],
             )
 
     @property
@@ -185,7 +187,7 @@ def test_an_answer_whose_file_is_gone_is_made_again(tmp_path: Path) -> None:
     with sending(tmp_path, port) as at_work:
         at_work.add(1)
         wait_until(lambda: at_work.status.failing != {})
-        for file in (tmp_path / "node" / "files").glob("*.report"):
+        for file in (tmp_path / "node" / "files").glob("*.1"):
             file.unlink()
         with archive(port):
             wait_until(lambda: at_work.spool.claim("judge") is not None)

@@ -38,7 +38,7 @@ def tally(folder: Path) -> dict[tuple[str, str], int]:
 def add_and_judge(spool: Spool) -> int:
     number = spool.add([b"data"], "SENDER")
     assert spool.claim("judge")
-    spool.judged(number, "judge", "archive", overlay=[b"overlay"], report=[b"report"])
+    spool.judged(number, "judge", "archive", [[b"overlay"], [b"report"]])
     return number
 
 
@@ -50,9 +50,10 @@ def test_an_instance_goes_from_arrival_to_answer_and_leaves_only_a_tally(
     assert waiting is not None
     assert (waiting.number, waiting.calling_ae) == (number, "SENDER")
     assert waiting.file.read_bytes() == b"headbody"
-    spool.judged(number, "judge", "archive", overlay=[b"overlay"], report=[b"report"])
+    answer = [b"file %d" % position for position in range(12)]
+    spool.judged(number, "judge", "archive", [[data] for data in answer])
     (judged,) = spool.to_send("archive", 10)
-    assert (judged.overlay.read_bytes(), judged.report.read_bytes()) == (b"overlay", b"report")
+    assert [file.read_bytes() for file in judged.files] == answer
     spool.answered(number, "archive")
     assert spool.to_send("archive", 10) == []
     assert files(folder) == []
@@ -150,7 +151,7 @@ def test_files_of_nobody_are_deleted_at_the_next_start(folder: Path) -> None:
     with open_spool(folder, ["archive"], keep_s=0) as spool:
         add_and_judge(spool)
         mine = files(folder)
-        for name in ("0123.part", "4567", "89ab.report"):
+        for name in ("0123.part", "4567", "89ab.1"):
             (folder / FILES_FOLDER / name).write_bytes(b"half")
     with open_spool(folder, ["archive"], keep_s=0):
         assert files(folder) == mine
@@ -164,11 +165,11 @@ def test_who_outlives_its_node_moves_nothing_any_more(folder: Path) -> None:
     with open_spool(folder, ["archive"], keep_s=0) as spool:
         spool.claim("new judge")
         outliving.refused(number, "old judge", "wrong_view")
-        outliving.judged(number, "old judge", "archive", overlay=[b"o"], report=[b"r"])
+        outliving.judged(number, "old judge", "archive", [[b"o"], [b"r"]])
         outliving.close()
         assert spool.to_send("archive", 10) == []
         assert len(files(folder)) == 1
-        spool.judged(number, "new judge", "archive", overlay=[b"o"], report=[b"r"])
+        spool.judged(number, "new judge", "archive", [[b"o"], [b"r"]])
         assert len(spool.to_send("archive", 10)) == 1
     assert tally(folder) == {("received", ""): 1}
 

@@ -25,7 +25,7 @@ def fill(spool: Spool) -> None:
         if number in (1, 2):
             spool.refused(row, "judge", "wrong_view")
         elif number < 5:
-            spool.judged(row, "judge", "archive", overlay=[b"o"], report=[b"r"])
+            spool.judged(row, "judge", "archive", [[b"o"], [b"r"]])
         if number == 0:
             spool.answered(row, "archive")
         if number == 3:

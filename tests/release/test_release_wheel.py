@@ -82,7 +82,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(release: Release) -> None:
     assert found == {name.removeprefix("src/") for name in tracked("src")}
     assert MANIFEST in found
     assert "chestxray/bundles/default/model.onnx" in found
-    assert "chestxray/service/web/index.html" in found
+    assert "chestxray/service/page/web/index.html" in found
     assert {name for name in found if name.startswith("chestxray/examples/")}
     kinds = {Path(name).suffix for name in found}
     source = {".py", ".typed", ".jinja", ".html", ".css", ".js", ".svg"}

@@ -15,6 +15,7 @@ from chestxray.inference import Predictor
 from chestxray.service.app import create_app
 from chestxray.service.settings import Settings
 from factories.requests import predict, radiograph_png
+from factories.servers import serving
 
 
 def test_the_service_is_alive_and_ready(client: httpx.Client) -> None:
@@ -29,6 +30,15 @@ def test_metadata_is_the_manifest_without_what_is_for_no_one_to_read(
     metadata = client.get("/metadata").json()
     assert metadata.pop("bundle_sha256") == predictor.bundle_sha256
     assert metadata.pop("version") == __version__
+    assert metadata.pop("model") == "tiny"
+    assert metadata.pop("models") == [
+        {
+            "name": "tiny",
+            "bundle_sha256": predictor.bundle_sha256,
+            "finding": predictor.manifest.finding.model_dump(),
+            "operating_points": ["screening", "balanced", "rule_in"],
+        }
+    ]
     manifest = predictor.manifest.model_dump(mode="json")
     del manifest["polarity"]
     check = manifest["input_check"]
@@ -45,11 +55,14 @@ def test_openapi_has_a_file_chooser_and_every_problem(client: httpx.Client) -> N
         assert form[path]["required"] == [field]
         assert {"200", "400", "413", "429", "503"} <= set(operation["responses"])
         assert {parameter["name"] for parameter in operation["parameters"]} == {
+            "model",
             "operating_point",
             "heatmap",
             "evidence",
             "preview",
             "input_check",
+            "population",
+            "acquisition",
         }
     assert form["/predict"]["properties"]["file"]["format"] == "binary"
     assert form["/predict_batch"]["properties"]["files"]["items"]["format"] == "binary"
@@ -79,7 +92,7 @@ async def test_until_the_bundle_is_loaded_the_service_is_alive_but_not_ready(
 async def test_while_draining_nothing_new_is_accepted(
     settings: Settings, predictor: Predictor
 ) -> None:
-    app = create_app(settings, predictor)
+    app = create_app(settings, serving(predictor))
     app.state.service.draining = True
     async with asgi_client(app) as client:
         assert (await client.get("/readyz")).status_code == 503
@@ -109,7 +122,7 @@ class BrokenPredictor(Predictor):
 async def test_an_unexpected_error_is_a_problem_and_its_log_quotes_nothing_that_was_sent(
     settings: Settings, predictor: Predictor, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = create_app(settings, BrokenPredictor(predictor))
+    app = create_app(settings, serving(BrokenPredictor(predictor)))
     async with app.router.lifespan_context(app), asgi_client(app) as client:
         with caplog.at_level(logging.DEBUG):
             response = await client.post("/predict", files={"file": ("a.png", radiograph_png())})
@@ -147,12 +160,12 @@ def test_importing_and_making_the_service_loads_neither_torch_nor_matplotlib(
     program = f"""
 import sys
 from pathlib import Path
-from chestxray.inference import Predictor
 from chestxray.service import server
+from chestxray.service.api.served import Served, read_served
 from chestxray.service.app import create_app
 from chestxray.service.settings import Settings
-bundle = Path({str(tiny_bundle)!r})
-create_app(Settings(bundle=bundle), Predictor.load(bundle))
+settings = Settings(bundle=Path({str(tiny_bundle)!r}))
+create_app(settings, Served.of(read_served(settings)))
 forbidden = {{"torch", "matplotlib", "albumentations", "cv2", "onnx", "scipy", "pandas"}}
 print(sorted(forbidden & set(sys.modules)))
 """
@@ -163,7 +176,7 @@ print(sorted(forbidden & set(sys.modules)))
 
 
 def test_the_answers_for_the_command_line_load_no_fastapi() -> None:
-    program = "import sys, chestxray.service.answers; print('fastapi' in sys.modules)"
+    program = "import sys, chestxray.service.api.answers; print('fastapi' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )

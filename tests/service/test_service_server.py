@@ -1,12 +1,15 @@
 """The real server in its own process: it starts, drains on SIGTERM, and ends with 0."""
 
+import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection
@@ -17,13 +20,16 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from chestxray.errors import BundleMissingError, ConfigError
+from chestxray.inference import read_bundle
 from chestxray.service.server import serve
 from chestxray.service.settings import Settings
+from factories.bundles import write_tiny_bundle
 from factories.requests import predict, radiograph_png
 from factories.servers import address_told
 
 PROGRAM = """
 import sys
+import termios
 from chestxray.service.server import serve
 from chestxray.service.settings import load_settings
 serve(load_settings(bundle=sys.argv[1], port=0, threads=2, workers=int(sys.argv[2])))
@@ -37,6 +43,7 @@ time.sleep = lambda _: os.kill(os.getpid(), signal.SIGTERM)
 
 WITHIN_REACH_WITHOUT_KEYS = """
 import os
+import re
 os.environ["CHESTXRAY_HOST"] = "0.0.0.0"
 os.environ["CHESTXRAY_REQUIRE_API_KEY"] = "false"
 """
@@ -281,3 +288,110 @@ def status(port: int, path: str, method: str = "GET") -> int:
             body = response.read()
             assert isinstance(json.loads(body), dict)
             return response.status
+
+
+# --- new bundles ----------------------------------------------------------------------------------
+
+
+def bundle_of(port: int) -> str:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        answer = predict(client, radiograph_png())
+        assert answer.status_code == 200
+        return str(answer.json()["model"]["bundle_sha256"])
+
+
+def reloads(port: int) -> dict[str, float]:
+    body = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
+    return {
+        sample.labels["outcome"]: sample.value
+        for family in text_string_to_metric_families(body)
+        for sample in family.samples
+        if sample.name == "chestxray_bundle_reloads_total"
+    }
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_on_sighup_a_new_bundle_answers_and_no_request_is_lost(
+    tiny_bundle: Path, tmp_path: Path, workers: int, wait_until: Callable[..., None]
+) -> None:
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    old = read_bundle(folder).sha256
+    with server(folder, workers) as (process, port):
+        wait_until(lambda: answers(port))
+        assert bundle_of(port) == old
+        new = read_bundle(write_tiny_bundle(folder, seed=5)).sha256
+        assert bundle_of(port) == old  # until it is told to
+        process.send_signal(signal.SIGHUP)
+        seen = []
+        wait_until(lambda: seen.append(bundle_of(port)) or reloads(port)["replaced"] == workers)
+        assert set(seen) <= {old, new}
+        assert {bundle_of(port) for _ in range(10)} == {new}
+        assert reloads(port)["failed"] == 0
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_on_sighup_a_bundle_that_does_not_work_changes_nothing_and_is_told(
+    tiny_bundle: Path, tmp_path: Path, workers: int, wait_until: Callable[..., None]
+) -> None:
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    old = read_bundle(folder).sha256
+    with server(folder, workers) as (process, port):
+        wait_until(lambda: answers(port))
+        (folder / "model.onnx").write_bytes(b"half a model")
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: reloads(port)["failed"] == workers)
+        assert {bundle_of(port) for _ in range(5)} == {old}
+        assert status(port, "/readyz") == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        logged = [json.loads(line) for line in process.stderr]
+        assert process.wait(60) == 0
+    errors = [entry["message"] for entry in logged if entry["level"] == "ERROR"]
+    assert len(errors) == 1
+    assert errors[0].startswith("the bundles are not replaced: the model in ")
+
+
+def test_a_worker_that_is_replaced_begins_with_the_newest_bundle(
+    tiny_bundle: Path, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    with server(folder, 2) as (process, port):
+        wait_until(lambda: answers(port))
+        new = read_bundle(write_tiny_bundle(folder, seed=5)).sha256
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: reloads(port)["replaced"] == 2)
+        shutil.rmtree(folder)
+        dead = children(process.pid)
+        os.kill(dead[0], signal.SIGKILL)
+        wait_until(lambda: len({*children(process.pid)} - {*dead}) == 1)
+        wait_until(lambda: answers(port))
+        assert {bundle_of(port) for _ in range(20)} == {new}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_terminal_that_is_closed_ends_its_server(
+    tiny_bundle: Path, workers: int, wait_until: Callable[..., None]
+) -> None:
+    terminal, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(tiny_bundle), str(workers)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - its own terminal
+    )
+    os.close(theirs)
+    told = b""
+    while not (found := re.search(rb"http://127.0.0.1:(\d+)", told)):
+        told += os.read(terminal, 4096)
+    port = int(found[1])
+    wait_until(lambda: answers(port))
+    process.send_signal(signal.SIGHUP)  # the terminal is there: new bundles
+    wait_until(lambda: reloads(port)["replaced"] == workers)
+    os.close(terminal)
+    assert process.wait(60) is not None
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{port}/livez")

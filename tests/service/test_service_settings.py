@@ -11,7 +11,7 @@ from chestxray.service.settings import load_settings, usable_cores
 
 def test_without_variables_the_service_listens_on_loopback_with_the_shipped_bundle() -> None:
     settings = load_settings()
-    assert (settings.host, settings.port, settings.bundle) == ("127.0.0.1", 8000, None)
+    assert (settings.host, settings.port, settings.bundle) == ("127.0.0.1", 8000, ())
     assert settings.threads_per_worker == usable_cores() >= 1
 
 
@@ -20,7 +20,7 @@ def test_variables_are_read_when_settings_are_loaded(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("CHESTXRAY_BUNDLE", "/somewhere")
     monkeypatch.setenv("CHESTXRAY_HOST", "")
     settings = load_settings()
-    assert (settings.port, settings.bundle) == (9000, Path("/somewhere"))
+    assert (settings.port, settings.bundle) == (9000, ((None, Path("/somewhere")),))
     assert settings.host == "127.0.0.1"
 
 

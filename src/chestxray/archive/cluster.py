@@ -1,8 +1,9 @@
 """Scoring on a Ray cluster: parts go out, rows come back, whatever dies on the way.
 
-Ray Data hands each part to an actor with a predictor of its own; what a dead process or node took
-with it is done again elsewhere. Only the bundle and the files' paths leave this process; the actors
-read the files, so each node must see them under the same paths, and have the same ``chestxray``.
+Ray Data hands each part to an actor with predictors of its own; what a dead process or node took
+with it is done again elsewhere. Only the bundles and the files' paths leave this process; the
+actors read the files, so each node must see them under the same paths, and have the same
+``chestxray``.
 
 Does not: write rows (``work`` does), outlive the cluster's head (the same command goes on), or give
 Ray a file's name or an error's text to log. Ray is imported when it is asked for.
@@ -47,11 +48,12 @@ HTTP2_SETTINGS = 4
 """Type of the frame that every server answers it with, in its fourth of nine bytes."""
 LONGEST_TEXT = 300
 
+Answer = tuple[int, list[list[Row]]]
+"""A part's number and the rows of each of its files."""
 
-def score_on_cluster(
-    parts: Iterable[Part], job: Job, address: str
-) -> Iterator[tuple[int, list[Row]]]:
-    """Each part's number and rows, once, in whatever order they get done.
+
+def score_on_cluster(parts: Iterable[Part], job: Job, address: str) -> Iterator[Answer]:
+    """Each part's number and rows, a list for each file, once, in whatever order they get done.
 
     ``address`` is ``local`` (a Ray of this process's own, on this machine's cores) or, on a machine
     of a cluster, ``auto`` or its head's ``HOST:PORT``. ``parts`` may be of any length: it is gone
@@ -60,7 +62,7 @@ def score_on_cluster(
     Raises:
         ClusterError: no cluster answers at ``address``, its nodes fail for good, or have another
             version of chestxray.
-        BundleError: the job's bundle does not run on a node.
+        BundleError: a bundle of the job does not run on a node.
         ModuleNotFoundError: Ray is not installed.
     """
     with _connected(address):
@@ -79,9 +81,7 @@ def score_on_cluster(
             yield from _score_wave(wave, job_ref, n_cpus)
 
 
-def _score_wave(
-    wave: list[Part], job_ref: ray.ObjectRef[Any], n_cpus: int
-) -> Iterator[tuple[int, list[Row]]]:
+def _score_wave(wave: list[Part], job_ref: ray.ObjectRef[Any], n_cpus: int) -> Iterator[Answer]:
     missing = {part.number for part in wave}
     with closing(_answers(wave, job_ref, n_cpus)) as answers:
         for number, rows in answers:
@@ -92,9 +92,7 @@ def _score_wave(
         raise ClusterError(f"the cluster lost {len(missing)} parts of the archive")
 
 
-def _answers(
-    wave: list[Part], job_ref: ray.ObjectRef[Any], n_cpus: int
-) -> Generator[tuple[int, list[Row]]]:
+def _answers(wave: list[Part], job_ref: ray.ObjectRef[Any], n_cpus: int) -> Generator[Answer]:
     import ray.data  # noqa: PLC0415
 
     dataset = ray.data.from_items(
@@ -138,7 +136,7 @@ class _Actor:
         part: Part = pickle.loads(batch["part"][0])  # noqa: S301 - from `_answers`
         return {"answer": [pickle.dumps(self._answer(part))]}
 
-    def _answer(self, part: Part) -> tuple[int, list[Row]] | ChestXrayError:
+    def _answer(self, part: Part) -> Answer | ChestXrayError:
         if chestxray.__version__ != self._version:
             return ClusterError(
                 f"a node has chestxray {chestxray.__version__}, and this machine {self._version}"
@@ -148,7 +146,8 @@ class _Actor:
                 self._scorer = Scorer(self._job, threads=1)
             rows = self._scorer.rows(_beneath(self._here, part))
             return part.number, [
-                row._replace(path=item.path) for item, row in zip(part.items, rows, strict=True)
+                [row._replace(path=item.path) for row in of_file]
+                for item, of_file in zip(part.items, rows, strict=True)
             ]
         except ChestXrayError as exc:
             return exc

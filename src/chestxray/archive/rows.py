@@ -1,4 +1,4 @@
-"""A row of the result: what is said of one file, and how it stands in CSV and in Parquet.
+"""A row of the result: what one bundle says of one file, and how it stands in CSV and in Parquet.
 
 Does not: make rows (``scoring`` does), or import pyarrow before Parquet is asked for.
 """
@@ -17,12 +17,13 @@ _FLOATS, _TRUTH_VALUES = ("probability", "input_check_score"), ("uncertain",)
 
 
 class Row(NamedTuple):
-    """One file. What is not known of it is None: empty in CSV, null in Parquet.
+    """One file and one bundle. What is not known is None: empty in CSV, null in Parquet.
 
     ``label`` and ``probability`` are of who was judged; ``input_check`` is ``accepted`` or
     ``refused`` for what could be read, ``input_check_score`` in [0, 1] how like a chest radiograph
     it is. ``error_code`` says why there is no label (``errors``). ``warnings`` are separated by
-    ``; ``. ``sha256`` is of the file's bytes, unless it is too large to be read.
+    ``; ``. ``sha256`` is of the file's bytes, unless it is too large to be read. ``model`` is the
+    bundle's name, ``bundle_sha256`` its identity.
     """
 
     path: str
@@ -35,7 +36,13 @@ class Row(NamedTuple):
     input_check_score: float | None
     error_code: str | None
     warnings: str | None
+    model: str
     bundle_sha256: str
+
+
+def outcome(rows: Iterable[Row]) -> str:
+    """How a file ended, by the rows that it has: the first error code among them, '' for none."""
+    return next((row.error_code for row in rows if row.error_code), "")
 
 
 def write_csv(rows: Iterable[Row], file: IO[str]) -> None:

@@ -6,17 +6,17 @@ Does not: draw progress (it tells a ``Watch`` how far it is).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from chestxray.archive.rows import Row
+from chestxray.archive.rows import Row, outcome
 from chestxray.archive.scoring import Job, Part, Scorer
 from chestxray.archive.work import open_work
+from chestxray.assessment import Choices
 from chestxray.errors import ConfigError, RefusedError
-from chestxray.inference import read_bundle
+from chestxray.inference import Bundle
 
 SUFFIXES = (".csv", ".parquet")
 
@@ -25,7 +25,8 @@ SUFFIXES = (".csv", ".parquet")
 class Tally:
     """How far it is: of ``n_files``, how many ended with which error code ('' for none).
 
-    ``n_before`` of them were done by an earlier run of the same command.
+    A file counts once, however many bundles judge it: as judged if all of them did, else by the
+    first error code among its rows. ``n_before`` were done by an earlier run of the same command.
     """
 
     n_files: int
@@ -42,7 +43,7 @@ class Tally:
 
     @property
     def n_refused(self) -> int:
-        """Readable, but no frontal chest radiograph, or too small."""
+        """Readable, but not what the bundles know, or too small."""
         return sum(n for code, n in self.outcomes.items() if code in REFUSALS)
 
     @property
@@ -65,20 +66,20 @@ def score(
     source: str,
     out: Path,
     *,
-    bundle: Path,
-    operating_point: str | None = None,
-    input_check: Literal["refuse", "warn"] = "refuse",
+    bundles: Mapping[str, Bundle],
+    choices: Choices,
     threads: int = 1,
     ray: str | None = None,
     watch: Watch,
 ) -> Tally:
-    """Score every file of ``source`` into ``out``; called again after a kill, it goes on.
+    """Score every file of ``source`` by each of ``bundles`` into ``out``.
 
-    ``threads`` files are judged at a time, or as many as the Ray cluster at ``ray`` has cores.
+    Called again after a kill, it goes on. ``threads`` files are judged at a time, or as many as the
+    Ray cluster at ``ray`` has cores.
 
     Raises:
         ConfigError: ``out`` is neither .csv nor .parquet; or as ``open_work`` does.
-        UnknownOperatingPointError, BundleError: the bundle lacks the point, or does not run.
+        UnknownOperatingPointError, BundleError: a bundle lacks the point, or does not run.
         EmptyDatasetError: ``source`` holds no file.
         ClusterError: the cluster cannot do the work.
         ModuleNotFoundError: an extra is missing: ``parquet``, or ``cluster`` for ``ray``.
@@ -87,37 +88,39 @@ def score(
         raise ConfigError(f"--out must end in {' or '.join(SUFFIXES)}")
     if out.suffix == ".parquet":
         import pyarrow.parquet  # noqa: F401, PLC0415 - it must not be missing at the end
-    loaded = read_bundle(bundle)
-    name, _ = loaded.manifest.operating_point(operating_point)
-    job = Job(loaded, name, input_check)
+    for bundle in bundles.values():
+        bundle.manifest.operating_point(choices.operating_point)  # before anything is made
+    job = Job(bundles, choices)
     with open_work(source, out, job) as work:
         outcomes = work.outcomes_done()
         tally = Tally(work.n_files, outcomes.total(), outcomes)
         watch(tally)
         parts = work.parts_to_do()
         scored = _score_here(parts, job, threads) if ray is None else _score_on(ray, parts, job)
-        for number, rows in scored:
-            work.keep(number, _counted(rows, tally, watch))
+        for number, files in scored:
+            work.keep(number, _counted(files, tally, watch))
         work.make_whole(out)
     return tally
 
 
 def _score_here(
     parts: Iterable[Part], job: Job, threads: int
-) -> Iterator[tuple[int, Iterable[Row]]]:
+) -> Iterator[tuple[int, Iterable[list[Row]]]]:
     with closing(Scorer(job, threads=threads)) as scorer:
         for part in parts:
             yield part.number, scorer.rows(part)
 
 
-def _score_on(address: str, parts: Iterable[Part], job: Job) -> Iterator[tuple[int, Iterable[Row]]]:
+def _score_on(
+    address: str, parts: Iterable[Part], job: Job
+) -> Iterator[tuple[int, Iterable[list[Row]]]]:
     from chestxray.archive.cluster import score_on_cluster  # noqa: PLC0415 - an extra, and slow
 
     return score_on_cluster(parts, job, address)
 
 
-def _counted(rows: Iterable[Row], tally: Tally, watch: Watch) -> Iterator[Row]:
-    for row in rows:
-        tally.outcomes[row.error_code or ""] += 1
+def _counted(files: Iterable[list[Row]], tally: Tally, watch: Watch) -> Iterator[Row]:
+    for rows in files:
+        tally.outcomes[outcome(rows)] += 1
         watch(tally)
-        yield row
+        yield from rows

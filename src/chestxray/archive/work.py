@@ -16,7 +16,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from itertools import count, islice
 from pathlib import Path
 from typing import IO
@@ -27,6 +27,7 @@ from chestxray.archive.rows import (
     Row,
     csv_to_parquet,
     header,
+    outcome,
     read_csv,
     write_csv,
 )
@@ -42,8 +43,8 @@ _PLAN, _JOB, _LOCK = "plan.jsonl", "job.json", "lock"
 class Work:
     """The work on one archive, new or begun; make one with :func:`open_work`."""
 
-    def __init__(self, folder: Path, n_files: int) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, n_files: int, n_bundles: int) -> None:
+        self._folder, self._n_bundles = folder, n_bundles
         self.n_files = n_files
 
     @property
@@ -61,11 +62,13 @@ class Work:
                     yield Part(number, tuple(Item(*json.loads(line)) for line in part))
 
     def outcomes_done(self) -> Counter[str]:
-        """How often each error code ('' for none) stands in the parts that are done."""
+        """How many files of the parts that are done ended with each error code ('' for none)."""
         done: Counter[str] = Counter()
         for number in range(self.n_parts):
             if self._file(number).exists():
-                done.update(row.error_code or "" for row in read_csv(self._file(number)))
+                rows = read_csv(self._file(number))
+                files = zip(*[rows] * self._n_bundles, strict=True)  # each with a row by each
+                done.update(map(outcome, files))
         return done
 
     def keep(self, number: int, rows: Iterable[Row]) -> None:
@@ -100,8 +103,8 @@ def open_work(source: str, out: Path, job: Job) -> Iterator[Work]:
     """Begin the work on ``source`` beside ``out``, or go on with it; only one process may.
 
     Raises:
-        ConfigError: there is nothing at ``source``, or what was begun is another archive, bundle,
-            operating point, input check or current directory, or another process is at it.
+        ConfigError: there is nothing at ``source``, or what was begun has another archive, other
+            bundles, choices or current directory, or another process is at it.
         EmptyDatasetError: ``source`` holds no file.
         OSError: the folder of ``out`` cannot be written.
     """
@@ -110,9 +113,8 @@ def open_work(source: str, out: Path, job: Job) -> Iterator[Work]:
     told = {
         "source": source,
         "current_directory": str(Path.cwd()),  # the plan's paths may be relative to it
-        "bundle_sha256": job.bundle.sha256,
-        "operating_point": job.operating_point,
-        "input_check": job.input_check,
+        "bundles": [[name, bundle.sha256] for name, bundle in job.bundles.items()],
+        "choices": asdict(job.choices),
     }
     with _locked(folder):
         file = folder / _JOB
@@ -136,7 +138,7 @@ def open_work(source: str, out: Path, job: Job) -> Iterator[Work]:
                 f"{folder} holds the begun scoring of something else: "
                 "repeat its command, delete it, or choose another --out"
             )
-        yield Work(folder, n_files)
+        yield Work(folder, n_files, len(job.bundles))
 
 
 def _plan(source: str, out: Path, folder: Path) -> int:

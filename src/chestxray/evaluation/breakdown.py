@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from chestxray.dataset import Sample, Truth, duplicates
+from chestxray.dataset import Sample, duplicates
 from chestxray.evaluation.metrics import Bools, Figure, Floats, Resampled, figures, resampled
 from chestxray.inference import Prediction
 
@@ -30,7 +30,7 @@ class Answered:
 
     @property
     def truth(self) -> Bools:
-        return np.array([sample.truth == "PNEUMONIA" for sample in self.samples], dtype=bool)
+        return np.array([sample.positive for sample in self.samples], dtype=bool)
 
     @property
     def probability(self) -> Floats:
@@ -75,14 +75,15 @@ def by_group(answered: Answered, threshold: float) -> dict[str, dict[str, Any]]:
         named[name] = {
             "truth": truth,
             **part.counts,
-            **_right_share(part, truth, threshold),
+            **_right_share(part, threshold),
             "n_refused": part.n_refused,
         }
     return named
 
 
-def _right_share(part: Answered, truth: Truth, threshold: float) -> dict[str, Figure]:
-    name = "sensitivity" if truth == "PNEUMONIA" else "specificity"
+def _right_share(part: Answered, threshold: float) -> dict[str, Figure]:
+    """Of radiographs of one truth."""
+    name = "sensitivity" if part.samples[0].positive else "specificity"
     return {name: part.resampled(threshold)[name].figure()}
 
 
@@ -92,11 +93,11 @@ def by_view(answered: Answered, threshold: float) -> dict[str, dict[str, Any]]:
     named = {}
     for view in views:
         part = answered.part([s.view == view for s in answered.samples])
-        n_pneumonia = int(part.truth.sum())
+        n_positive = int(part.truth.sum())
         named[view] = {
             **part.counts,
-            "n_normal": part.counts["n"] - n_pneumonia,
-            "n_pneumonia": n_pneumonia,
+            "n_negative": part.counts["n"] - n_positive,
+            "n_positive": n_positive,
             **part.figures(threshold),
         }
     return named

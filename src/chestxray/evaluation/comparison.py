@@ -11,9 +11,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from chestxray.errors import ConfigError
 from chestxray.evaluation.evaluate import Scored, answered_of
 from chestxray.evaluation.metrics import Resampled
-from chestxray.inference import Predictor
+from chestxray.inference import Finding, Manifest, Predictor
+
+
+def check_finding(manifest: Manifest, finding: Finding) -> None:
+    """Raises ConfigError where a bundle is of another finding: what it says cannot be compared."""
+    if manifest.finding != finding:
+        raise ConfigError(
+            f"the bundle {manifest.name} is of another finding: "
+            f"{_described(manifest.finding)}, not {_described(finding)}"
+        )
+
+
+def _described(finding: Finding) -> str:
+    code = finding.code
+    return f"{finding.negative}/{finding.positive} ({code.scheme} {code.value})"
 
 
 def comparison_of(
@@ -24,7 +39,7 @@ def comparison_of(
 ) -> dict[str, Any]:
     """The figures of ``other``, and those of ``predictor`` minus them; JSON-ready.
 
-    Both have scored the same samples in the same order.
+    Both are of one finding, and have scored the same samples in the same order.
     """
     _, own_threshold = predictor.operating_point()
     name, threshold = other.operating_point()

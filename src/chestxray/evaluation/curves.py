@@ -46,7 +46,7 @@ def reliability(truth: Bools, probability: Floats) -> list[dict[str, Any]]:
                 "high": (number + 1) / ECE_BINS,
                 "n": n,
                 "mean_probability": float(probability[here].mean()) if n else None,
-                "share_pneumonia": float(truth[here].mean()) if n else None,
+                "share_positive": float(truth[here].mean()) if n else None,
             }
         )
     return bins
@@ -57,7 +57,7 @@ def histogram(truth: Bools, probability: Floats) -> dict[str, Any]:
     edges = np.linspace(0, 1, HISTOGRAM_BINS + 1)
     counts = {
         name: np.histogram(probability[chosen], edges)[0].tolist()
-        for name, chosen in (("normal", ~truth), ("pneumonia", truth))
+        for name, chosen in (("negative", ~truth), ("positive", truth))
     }
     return {"edges": edges.tolist(), **counts}
 

@@ -1,8 +1,9 @@
 """Scores a folder with truths through a bundle and writes what came out.
 
 Into the output folder go ``report.json`` (figures) and ``predictions.csv`` (a row per radiograph).
-Every readable radiograph is scored, also one that the input check would refuse; files that cannot
-be read are counted and named in the report.
+Every readable radiograph is scored, also one that would be refused for what the input check says or
+for the patient's age. Files that cannot be read, among them those of a modality, body part or view
+that the bundle does not know, are counted and named in the report.
 
 Does not: look into the network; it asks the predictor, as every user of the bundle does. Nor draw
 (``report``): export calls this, and a site that calibrates has no plotting library.
@@ -13,12 +14,13 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from chestxray import imaging
+from chestxray.assessment import Assessor, Policy, assess_all
 from chestxray.dataset import Sample
 from chestxray.errors import ChestXrayError, ConfigError, EmptyDatasetError
 from chestxray.evaluation.breakdown import (
@@ -36,6 +38,7 @@ from chestxray.evaluation.metrics import (
     negative_predictive_value,
     positive_predictive_value,
 )
+from chestxray.evaluation.radiographs import CHOICES
 from chestxray.inference import Prediction, Predictor
 
 COLUMNS = ("path", "subject", "group", "truth", "probability", "label", "accepted")
@@ -43,11 +46,16 @@ COLUMNS = ("path", "subject", "group", "truth", "probability", "label", "accepte
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A sample with its prediction, or with the error that reading it gave."""
+    """A sample with its prediction, or with the error that reading it gave.
+
+    ``outside_population`` says that the patient is of an age that the bundle does not know. The
+    radiograph is left out: memory would not hold those of a data set.
+    """
 
     sample: Sample
     prediction: Prediction | None
     error: ChestXrayError | None = None
+    outside_population: bool = False
 
 
 def score_samples(
@@ -58,19 +66,18 @@ def score_samples(
     on_scored: Callable[[int], None] = lambda _: None,
 ) -> list[Scored]:
     """Read and predict every sample, ``threads`` at a time, telling ``on_scored`` how many are."""
-
-    def score(sample: Sample) -> Scored:
-        try:
-            radiograph = imaging.read_file(sample.file)
-        except ChestXrayError as exc:
-            return Scored(sample, None, exc)
-        return Scored(sample, predictor.predict([radiograph])[0])
-
+    manifest = predictor.manifest
+    assessor = Assessor(manifest.name, predictor, Policy.of(manifest, CHOICES))
+    files = (partial(imaging.load, sample.file) for sample in samples)
     scored = []
-    with ThreadPoolExecutor(threads) as pool:
-        for result in pool.map(score, samples):
-            scored.append(result)
-            on_scored(len(scored))
+    for sample, (assessment,) in zip(
+        samples, assess_all(files, [assessor], threads=threads), strict=True
+    ):
+        radiograph = assessment.radiograph
+        age_years = radiograph.acquisition.age_years if radiograph is not None else None
+        outside = age_years is not None and not manifest.population.knows_age(age_years)
+        scored.append(Scored(sample, assessment.prediction, assessment.error, outside))
+        on_scored(len(scored))
     return scored
 
 
@@ -90,7 +97,7 @@ def report_of(
 ) -> dict[str, Any]:
     """All figures of a scored data set, as ``report.json`` has them.
 
-    Predictive values are given at the folder's prevalence of PNEUMONIA, at the calibration's, and
+    Predictive values are given at the folder's prevalence of the finding, at the calibration's, and
     at ``prevalence``, if asked.
 
     Raises:
@@ -123,10 +130,12 @@ def report_of(
     return {
         "dataset": dataset,
         "split": split,
+        "labels": predictor.manifest.finding.labels._asdict(),
         **answered.counts,
-        "n_normal": int((~truth).sum()),
-        "n_pneumonia": int(truth.sum()),
+        "n_negative": int((~truth).sum()),
+        "n_positive": int(truth.sum()),
         "n_refused": answered.n_refused,
+        "n_outside_population": sum(s.outside_population for s in scored),
         "n_uncertain": uncertain["n"],
         "n_unreadable": len(scored) - len(truth),
         "unreadable": [

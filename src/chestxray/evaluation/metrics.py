@@ -1,9 +1,9 @@
 """Figures of a binary classifier, with 95 % intervals bootstrapped by subject.
 
-All functions take ``truth`` (N,) bool, True for PNEUMONIA, and optional ``weights`` (N,): how often
+All functions take ``truth`` (N,) bool, True for positive, and optional ``weights`` (N,): how often
 each radiograph counts; weights (R, N) give R figures at once. A bootstrap replicate draws subjects
 with replacement, and a radiograph then weighs as often as its subject was drawn: radiographs of one
-child are not independent. A figure whose denominator is empty is NaN, and None in a ``Figure``.
+patient are not independent. A figure whose denominator is empty is NaN, and None in a ``Figure``.
 
 Does not: choose thresholds (``learning.calibration``) or read files.
 """
@@ -49,7 +49,7 @@ def _share(of: Bools, among: Bools, weights: Floats) -> Measured:
 
 
 def auroc(truth: Bools, score: Floats, weights: Floats | None = None) -> Measured:
-    """Area under the ROC curve: the chance that a PNEUMONIA scores above a NORMAL, ties half."""
+    """Area under the ROC curve: the chance that a positive scores above a negative, ties half."""
     order = np.argsort(score)
     _, first = np.unique(score[order], return_index=True)  # of each level, so that ties count half
     ordered = _weights(truth, weights)[..., order]
@@ -66,17 +66,17 @@ def accuracy(truth: Bools, positive: Bools, weights: Floats | None = None) -> Me
 
 
 def sensitivity(truth: Bools, positive: Bools, weights: Floats | None = None) -> Measured:
-    """Share of PNEUMONIA labelled so (recall)."""
+    """Share of the positive labelled so (recall)."""
     return _share(positive, truth, _weights(truth, weights))
 
 
 def specificity(truth: Bools, positive: Bools, weights: Floats | None = None) -> Measured:
-    """Share of NORMAL labelled so."""
+    """Share of the negative labelled so."""
     return _share(~positive, ~truth, _weights(truth, weights))
 
 
 def precision(truth: Bools, positive: Bools, weights: Floats | None = None) -> Measured:
-    """Share of those labelled PNEUMONIA that are so (PPV at this folder's prevalence)."""
+    """Share of those labelled positive that are so (PPV at this folder's prevalence)."""
     return _share(truth, positive, _weights(truth, weights))
 
 
@@ -103,7 +103,7 @@ def bin_of(probability: Floats) -> NDArray[np.int_]:
 def positive_predictive_value(
     sensitivity: Measured, specificity: Measured, prevalence: float
 ) -> Measured:
-    """Share of PNEUMONIA among those labelled so, where ``prevalence`` have it (Bayes)."""
+    """Share that is positive of those labelled so, where ``prevalence`` of all are (Bayes)."""
     found = sensitivity * prevalence
     return _ratio(found, found + (1 - specificity) * (1 - prevalence))
 
@@ -111,7 +111,7 @@ def positive_predictive_value(
 def negative_predictive_value(
     sensitivity: Measured, specificity: Measured, prevalence: float
 ) -> Measured:
-    """Share of NORMAL among those labelled so, where ``prevalence`` have PNEUMONIA (Bayes)."""
+    """Share that is negative of those labelled so, where ``prevalence`` of all are positive."""
     cleared = specificity * (1 - prevalence)
     return _ratio(cleared, cleared + (1 - sensitivity) * prevalence)
 

@@ -62,10 +62,11 @@ def reliability(report: Report) -> str:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
     said = [bin_["mean_probability"] for bin_ in bins]
-    found = [bin_["share_pneumonia"] for bin_ in bins]
+    found = [bin_["share_positive"] for bin_ in bins]
+    positive = report["labels"]["positive"]
     upper.plot(said, found, color=BLUE, linewidth=1, alpha=0.4)
     upper.scatter(said, found, _areas([bin_["n"] for bin_ in bins]), BLUE, zorder=3)
-    upper.set(ylabel="share with PNEUMONIA", xlim=(-0.02, 1.02), ylim=(-0.03, 1.03))
+    upper.set(ylabel=f"share with {positive}", xlim=(-0.02, 1.02), ylim=(-0.03, 1.03))
     bars = lower.bar(
         [bin_["low"] for bin_ in bins],
         [bin_["n"] for bin_ in bins],
@@ -76,7 +77,7 @@ def reliability(report: Report) -> str:
     )
     lower.bar_label(bars, fontsize=8)
     lower.margins(y=0.25)
-    lower.set(xlabel="probability of PNEUMONIA", ylabel="n in bin")
+    lower.set(xlabel=f"probability of {positive}", ylabel="n in bin")
     for axes in (upper, lower):
         _plain(axes)
     return _svg(figure)
@@ -88,9 +89,10 @@ def histograms(report: Report) -> str:
     histogram = report["curves"]["histogram"]
     figure = Figure(figsize=(5.2, 5.6), layout="constrained")
     rows = figure.subplots(2, 1, sharex=True)
-    for axes, truth, colour in zip(rows, ("normal", "pneumonia"), (BLUE, ORANGE), strict=True):
+    labels = report["labels"]
+    for axes, (truth, label), colour in zip(rows, labels.items(), (BLUE, ORANGE), strict=True):
         axes.stairs(histogram[truth], histogram["edges"], fill=True, color=colour, alpha=0.85)
-        axes.set(ylabel=f"{truth.upper()}, n", xlim=(0, 1))
+        axes.set(ylabel=f"{label}, n", xlim=(0, 1))
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         _plain(axes)
         for dash, (name, point) in zip(
@@ -102,7 +104,7 @@ def histograms(report: Report) -> str:
     figure.legend(
         *rows[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False
     )
-    rows[-1].set_xlabel("probability of PNEUMONIA")
+    rows[-1].set_xlabel(f"probability of {labels['positive']}")
     return _svg(figure)
 
 

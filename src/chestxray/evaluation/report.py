@@ -17,11 +17,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from chestxray import __version__, imaging
+from chestxray import __version__
 from chestxray.dataset import Sample
 from chestxray.evaluation import plots
 from chestxray.evaluation.evaluate import Scored
 from chestxray.evaluation.metrics import FIGURES, Figure
+from chestxray.evaluation.radiographs import read_radiograph
 from chestxray.inference import Manifest, Prediction, render_heatmap, render_preview
 
 MAX_ERRORS = 12
@@ -94,17 +95,17 @@ def _errors(scored: Sequence[Scored]) -> list[tuple[Sample, Prediction]]:
     wrong = [
         (s.sample, s.prediction)
         for s in scored
-        if s.prediction is not None and s.prediction.label != s.sample.truth
+        if s.prediction is not None and s.prediction.positive != s.sample.positive
     ]
     return sorted(wrong, key=lambda error: (-_distance(*error), error[0].path))
 
 
 def _distance(sample: Sample, prediction: Prediction) -> float:
-    return abs(prediction.probability - (sample.truth == "PNEUMONIA"))
+    return abs(prediction.probability - sample.positive)
 
 
 def _shown(sample: Sample, prediction: Prediction, manifest: Manifest) -> dict[str, Any]:
-    pixels = imaging.read_file(sample.file).pixels
+    pixels = read_radiograph(sample.file, manifest).pixels
     seen = 1 - pixels if prediction.inverted else pixels
     preview = render_preview(seen, manifest.preprocessing.side_px)
     heatmap = render_heatmap(prediction.evidence, manifest.evidence.scale)

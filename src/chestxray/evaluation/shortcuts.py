@@ -4,7 +4,7 @@ Two logistic regressions, one on seven grey-level statistics of the whole pictur
 size of the file, are fitted and tested within the data set, cross-validated by subject. A network's
 AUROC there means as much as it lies above theirs.
 
-Does not: look at a bundle; a high floor is a fault of the data, whatever is scored on it.
+Does not: ask a bundle; a high floor is a fault of the data, whatever is scored on it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,11 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from chestxray import imaging
 from chestxray.dataset import Sample
 from chestxray.errors import ChestXrayError
 from chestxray.evaluation.metrics import Bools, Figure, Floats, auroc, figure_of, subject_draws
+from chestxray.evaluation.radiographs import read_radiograph
+from chestxray.inference import Manifest
 
 MAX_FOLDS = 5
 N_REPLICATES = 500
@@ -32,20 +34,23 @@ N_REPLICATES = 500
 _Indices = NDArray[np.intp]
 
 
-def shortcut_floor(samples: Sequence[Sample], *, threads: int) -> dict[str, Any]:
+def shortcut_floor(
+    samples: Sequence[Sample], manifest: Manifest, *, threads: int
+) -> dict[str, Any]:
     """``{"grey_statistics": {"auroc": Figure}, "size_bytes": {"auroc": Figure}, "n_folds": 5}``.
 
-    Files that cannot be read are left out. With few subjects there are fewer folds; with fewer than
-    two of a truth there are none, and None stands for both.
+    Files are read as the bundle of ``manifest`` is shown them; those that cannot be are left out.
+    With few subjects there are fewer folds; with fewer than two of a truth there are none, and None
+    stands for both.
     """
     with ThreadPoolExecutor(threads) as pool:
-        described = list(pool.map(_described, samples))
+        described = list(pool.map(partial(_described, manifest=manifest), samples))
     read = [
         (sample, found)
         for sample, found in zip(samples, described, strict=True)
         if found is not None
     ]
-    truth = np.array([sample.truth == "PNEUMONIA" for sample, _ in read], dtype=bool)
+    truth = np.array([sample.positive for sample, _ in read], dtype=bool)
     subjects = [sample.subject for sample, _ in read]
     folds = _folds(truth, subjects)
     if not folds:
@@ -59,10 +64,10 @@ def shortcut_floor(samples: Sequence[Sample], *, threads: int) -> dict[str, Any]
     }
 
 
-def _described(sample: Sample) -> list[float] | None:
+def _described(sample: Sample, manifest: Manifest) -> list[float] | None:
     """The seven grey-level statistics and the logarithm of the size; None where unreadable."""
     try:
-        pixels = imaging.read_file(sample.file).pixels
+        pixels = read_radiograph(sample.file, manifest).pixels
     except ChestXrayError:
         return None
     percentiles = np.percentile(pixels, [5, 25, 50, 75, 95])
@@ -86,7 +91,7 @@ def _floor(
 ) -> Figure:
     """The mean of the folds' AUROCs; a fold's scores are a model's that never saw its subjects.
 
-    Not the AUROC of the pooled scores: a fold that happens to hold more PNEUMONIA leaves less for
+    Not the AUROC of the pooled scores: a fold that happens to hold more positives leaves less for
     its model to fit, whose scores are then all lower, and pooling would push a floor without any
     signal below 0.5.
     """
@@ -97,6 +102,6 @@ def _floor(
 
     weights = np.stack([np.ones(len(truth)), *draws])  # as they are, then the replicates
     per_fold = [auroc(truth[test], score[test], weights[:, test]) for _, test in folds]
-    # A fold, or a replicate of it, without a NORMAL or a PNEUMONIA has no AUROC and is left out.
+    # A fold, or a replicate of it, without both truths has no AUROC and is left out.
     mean = np.ma.masked_invalid(per_fold).mean(axis=0).filled(np.nan)
     return figure_of(mean[0], mean[1:])

@@ -44,13 +44,9 @@ from chestxray.evaluation.metrics import (
     specificity,
     subject_draws,
 )
+from chestxray.evaluation.radiographs import read_radiograph
 from chestxray.imaging import Radiograph, stretch
 from chestxray.inference import Prediction, Predictor
-
-CORRUPTED_SIDE_PX = 448
-"""Corrupted pictures, and the clean ones that they are compared with, are first shrunk to this on
-the longer side, to save time. The network sees 224 px: on 40 of the full-size originals the input
-then differs by 0.1 levels of grey of 255 on average."""
 
 SAME_RADIOGRAPH_MAX_SAMPLES = 200
 SAME_RADIOGRAPH_SIDE_PX = 1024
@@ -140,14 +136,18 @@ def _n_predictions(sample: Sample, chosen: set[str]) -> int:
 def _answer(predictor: Predictor, sample: Sample, chosen: bool) -> _Answers | None:
     """None where the file cannot be read."""
     try:
-        radiograph = imaging.read_file(sample.file)
+        radiograph = read_radiograph(sample.file, predictor.manifest)
     except ChestXrayError:
         return None
-    pictures = (replace(radiograph, pixels=p) for p in _corrupted(radiograph.pixels, sample))
+    shrink_to_px = predictor.manifest.preprocessing.shrink_to_px
+    pictures = (
+        replace(radiograph, pixels=pixels)
+        for pixels in _corrupted(shrunk(radiograph.pixels, shrink_to_px), sample)
+    )
     probability, accepted = _predicted(predictor, pictures)
     moved = None
     if chosen:
-        as_it_is, *others = _predicted(predictor, _same_radiograph(radiograph))[0]
+        as_it_is, *others = _predicted(predictor, _same_radiograph(radiograph, shrink_to_px))[0]
         moved = np.abs(np.array(others) - as_it_is)
     return _Answers(sample, probability, accepted, moved)
 
@@ -162,16 +162,19 @@ def _predicted(predictor: Predictor, radiographs: Iterator[Radiograph]) -> tuple
     )
 
 
-def _corrupted(pixels: Pixels, sample: Sample) -> Iterator[Pixels]:
+def _corrupted(clean: Pixels, sample: Sample) -> Iterator[Pixels]:
     """The clean pixels, then one picture for each of ``_CONDITIONS``."""
-    clean = shrunk(pixels, CORRUPTED_SIDE_PX)
     yield clean
     for name, severity in _CONDITIONS:
         yield corrupted(clean, sample.sha256, name, severity)
 
 
 def shrunk(pixels: Pixels, side_px: int) -> Pixels:
-    """Not larger than ``side_px`` on the longer side; the ratio of the sides stays."""
+    """Not larger than ``side_px`` on the longer side; the ratio of the sides stays.
+
+    Saves time: pictures are corrupted at a bundle's ``shrink_to_px``. On 40 of the full-size
+    originals an input of 224 px then differs by 0.1 levels of grey of 255 on average.
+    """
     return _scaled(pixels, min(1.0, side_px / max(pixels.shape)))
 
 
@@ -216,12 +219,12 @@ _VARIANTS: dict[str, Callable[[Pixels], bytes]] = {
 }
 
 
-def _same_radiograph(radiograph: Radiograph) -> Iterator[Radiograph]:
+def _same_radiograph(radiograph: Radiograph, shrink_to_px: int) -> Iterator[Radiograph]:
     """The radiograph as it is, then one read from other bytes for each of ``_VARIANTS``."""
     yield radiograph
     pixels = shrunk(radiograph.pixels, SAME_RADIOGRAPH_SIDE_PX)
     for encode in _VARIANTS.values():
-        yield imaging.read(encode(pixels))
+        yield imaging.read(encode(pixels), shrink_to_px=shrink_to_px)
 
 
 def _as_other_files(answers: Sequence[_Answers]) -> dict[str, dict[str, Any]]:
@@ -242,7 +245,7 @@ def _as_other_files(answers: Sequence[_Answers]) -> dict[str, dict[str, Any]]:
 
 def _under_corruption(answers: Sequence[_Answers], threshold: float) -> dict[str, Any]:
     """``clean``, ``corruptions`` and ``clinic``."""
-    truth = np.array([answer.sample.truth == "PNEUMONIA" for answer in answers], dtype=bool)
+    truth = np.array([answer.sample.positive for answer in answers], dtype=bool)
     if not 0 < truth.sum() < len(truth):
         raise EmptyDatasetError("figures need readable radiographs of both truths")
     probability = np.array([answer.probability for answer in answers])

@@ -3,7 +3,9 @@
 Does not: read files (``reading``), or know what a network wants (``network_input``).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,19 +42,58 @@ class Limits:
             )
 
 
+View = Literal[
+    "AP",
+    "PA",
+    "LATERAL",
+    "OBLIQUE",
+    "DECUBITUS",
+    "LORDOTIC",
+    "TANGENTIAL",
+    "AXIAL",
+    "SAGITTAL",
+]
+"""The views that are told apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acquisition:
+    """What a file says of how it was made; None is what it does not say, and a JPEG or PNG cannot.
+
+    ``modality`` and ``body_part`` are in capitals: DICOM's defined terms (``CR``, ``CHEST``), or
+    the file's own words where they are none. ``age_years`` is the patient's age when the image was
+    made.
+    """
+
+    modality: str | None = None
+    body_part: str | None = None
+    view: View | None = None
+    age_years: float | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Radiograph:
     """A decoded image, upright, with what is known of it.
 
     ``pixels`` is (H, W) float32 in [0, 1], air dark. It may be smaller than ``width_px`` ×
     ``height_px``, the size of the upright file, because big files are shrunk while decoding.
-    ``age_years`` is the patient's; None says that a DICOM file does not give it, and that a JPEG or
-    PNG (``format``) cannot.
     """
 
     pixels: NDArray[np.float32]
     format: str
     width_px: int
     height_px: int
-    age_years: float | None = None
+    acquisition: Acquisition = Acquisition()
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A file that was recognised, and says how it was made before a pixel of it is decoded.
+
+    ``decode`` makes the radiograph. It takes the length below which no side need be shrunk, in
+    pixels; a large picture is decoded faster where its reader may shrink it. None keeps all pixels.
+    """
+
+    acquisition: Acquisition
+    decode: Callable[[int | None], Radiograph]

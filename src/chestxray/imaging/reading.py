@@ -1,8 +1,10 @@
 """From the bytes of a file to a radiograph: tells the format by the first bytes and decodes it.
 
-Does not: believe a file's name or declared type, or stretch and normalise (``network_input``).
+Does not: believe a file's name or declared type, judge what a file says of itself (``assessment``
+does), or stretch and normalise (``network_input``).
 """
 
+from functools import partial
 from pathlib import Path
 
 from chestxray.errors import (
@@ -12,8 +14,8 @@ from chestxray.errors import (
     UnsupportedFormatError,
 )
 from chestxray.imaging import jpeg_file, png_file
-from chestxray.imaging.dicom import decode_dicom, is_dicom
-from chestxray.imaging.radiograph import Limits, Radiograph
+from chestxray.imaging.dicom import is_dicom, open_data_set, read_data_set
+from chestxray.imaging.radiograph import Acquisition, Limits, Opened, Radiograph
 from chestxray.imaging.raster import decode_jpeg, decode_png
 
 # Every format that is read: its first bytes and its decoder.
@@ -22,14 +24,17 @@ _DECODERS = ((jpeg_file.SIGNATURE, decode_jpeg), (png_file.SIGNATURE, decode_png
 _DEFAULT_LIMITS = Limits()
 
 
-def read(data: bytes, limits: Limits = _DEFAULT_LIMITS) -> Radiograph:
-    """Decode a JPEG, PNG or DICOM file, upright and grey. Safe to call from many threads.
+def open_file(data: bytes, limits: Limits = _DEFAULT_LIMITS) -> Opened:
+    """Recognise a JPEG, PNG or DICOM file. Safe to call from many threads, as is its ``decode``.
+
+    What cannot be read, is larger than ``limits`` or is no single grey picture may be noticed here
+    or by ``decode``.
 
     Raises:
         UnreadableError: it cannot be read.
         LimitError: it is larger than ``limits``.
-        RefusedError: a side is shorter than ``limits`` ask for, or a DICOM file says that it is no
-            frontal chest radiograph.
+        RefusedError: a side is shorter than ``limits`` ask for, or a DICOM file holds no picture,
+            several, or one in colour.
     """
     if not data:
         raise EmptyFileError("the file is empty")
@@ -37,23 +42,42 @@ def read(data: bytes, limits: Limits = _DEFAULT_LIMITS) -> Radiograph:
         raise TooManyBytesError(f"the file has more than the {limits.max_bytes} bytes accepted")
     # A Part 10 file may begin as another file does: its first 128 bytes are anybody's.
     if is_dicom(data):
-        return decode_dicom(data, limits)
+        return open_data_set(read_data_set(data, limits), limits)
     for signature, decode in _DECODERS:
         if data.startswith(signature):
-            return decode(data, limits)
+            return Opened(Acquisition(), partial(decode, data, limits))
         if signature.startswith(data):
             raise TruncatedFileError("the file ends within its signature")
     raise UnsupportedFormatError("the file is neither a JPEG nor a PNG nor DICOM")
 
 
-def read_file(path: Path, limits: Limits = _DEFAULT_LIMITS) -> Radiograph:
-    """``read`` a file, of which never more than ``limits.max_bytes`` (and one) are loaded.
+def read(
+    data: bytes, limits: Limits = _DEFAULT_LIMITS, shrink_to_px: int | None = None
+) -> Radiograph:
+    """Decode a file, upright and grey, whatever it says of how it was made.
+
+    Raises:
+        ChestXrayError: as ``open_file`` does.
+    """
+    return open_file(data, limits).decode(shrink_to_px)
+
+
+def load(path: Path, limits: Limits = _DEFAULT_LIMITS) -> bytes:
+    """The bytes of a file, of which never more than ``limits.max_bytes`` are loaded.
 
     Raises:
         OSError: the file cannot be opened.
-        ChestXrayError: as ``read`` does.
+        TooManyBytesError: it has more.
     """
-    if path.stat().st_size > limits.max_bytes:
-        raise TooManyBytesError(f"the file has more than the {limits.max_bytes} bytes accepted")
     with path.open("rb") as file:
-        return read(file.read(limits.max_bytes + 1), limits)
+        data = file.read(limits.max_bytes + 1)
+    if len(data) > limits.max_bytes:
+        raise TooManyBytesError(f"the file has more than the {limits.max_bytes} bytes accepted")
+    return data
+
+
+def read_file(
+    path: Path, limits: Limits = _DEFAULT_LIMITS, shrink_to_px: int | None = None
+) -> Radiograph:
+    """``load`` and ``read`` a file."""
+    return read(load(path, limits), limits, shrink_to_px)

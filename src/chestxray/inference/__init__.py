@@ -4,19 +4,28 @@ Does not: read image files (``imaging``), know of HTTP (``service``), or fit a c
 operating point (``learning``).
 """
 
-from chestxray.inference.bundle import BUNDLED, Bundle, Manifest, read_bundle, write_bundle
+from chestxray.inference.bundle import (
+    BUNDLED,
+    Bundle,
+    Finding,
+    Manifest,
+    Population,
+    read_bundle,
+    write_bundle,
+)
 from chestxray.inference.network import NetworkAnswers, OnnxNetwork
-from chestxray.inference.predictor import InputCheckResult, Label, Prediction, Predictor
+from chestxray.inference.predictor import InputCheckResult, Prediction, Predictor
 from chestxray.inference.rendering import render_colour_bar, render_heatmap, render_preview
 
 __all__ = [
     "BUNDLED",
     "Bundle",
+    "Finding",
     "InputCheckResult",
-    "Label",
     "Manifest",
     "NetworkAnswers",
     "OnnxNetwork",
+    "Population",
     "Prediction",
     "Predictor",
     "read_bundle",

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from chestxray.errors import BundleDamagedError
+from chestxray.inference.onnx_file import check_self_contained
 
 INPUT = "input"
 OUTPUTS = ("logit", "evidence", "features")
@@ -56,10 +57,12 @@ class OnnxNetwork:
     ``threads`` is the number of cores one pass may use.
 
     Raises:
-        BundleDamagedError: ``model`` is no model, or has another input or other outputs.
+        BundleDamagedError: ``model`` is no model, has another input or other outputs, or weights
+            that lie in another file.
     """
 
     def __init__(self, model: bytes, *, threads: int = 1) -> None:
+        check_self_contained(model)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

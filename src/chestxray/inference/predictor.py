@@ -2,8 +2,8 @@
 
 ``Predictor`` holds a network and no other state, so any number of threads may share it.
 
-Does not: decode files, refuse an input (it says ``accepted`` and leaves the rest to its caller),
-or read the environment.
+Does not: decode files, refuse a radiograph (it says ``accepted`` and leaves the rest to
+``assessment``), or read the environment.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +24,12 @@ from chestxray.inference.network import CHUNK, NetworkAnswers, OnnxNetwork
 from chestxray.inference.polarity import is_inverted
 from chestxray.inference.probability import calibrated_logit, logit_of, sigmoid
 
-INVERTED = "the grey levels are inverted (air is bright); the negative was read instead"
-UNKNOWN_POPULATION = "the bundle does not say which ages it knows"
+INVERTED = "the grey levels are inverted (air is bright): the negative was read instead"
 
 REFERENCE_TOLERANCE = 0.5
 """How far, in logits, a reference answer may lie from the manifest's. Processors without 8-bit dot
 products (VNNI) round and saturate int8 sums differently, by 0.1 to 0.3; a library that computes
 something else, or a model with other weights, is off by far more."""
-
-Label = Literal["NORMAL", "PNEUMONIA"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +44,16 @@ class InputCheckResult:
 class Prediction:
     """The answer for one radiograph.
 
-    ``probability`` is the calibrated one of PNEUMONIA; the label is PNEUMONIA from ``threshold``
-    up. ``uncertain`` means that the calibrated logit lies within the manifest's margin of the
-    threshold's. ``inverted`` means that the grey levels were the wrong way round and the picture
-    was read as its negative. ``evidence`` (h, w) float32 is signed, in units of the uncalibrated
-    ``logit``. ``warnings`` are what a reader should know of this answer, the radiograph's own
-    warnings first.
+    ``probability`` is the calibrated one of the bundle's finding; ``label`` is the positive one of
+    its two from ``threshold`` up, and ``positive`` says so. ``uncertain`` means that the calibrated
+    logit lies within the manifest's margin of the threshold's. ``inverted`` means that the grey
+    levels were the wrong way round and the picture was read as its negative. ``evidence`` (h, w)
+    float32 is signed, in units of the uncalibrated ``logit``. ``warnings`` are what a reader should
+    know of the picture, the radiograph's own first.
     """
 
-    label: Label
+    label: str
+    positive: bool
     probability: float
     threshold: float
     operating_point: str
@@ -123,7 +120,7 @@ class Predictor:
             ]
             answers = self._network(np.stack(inputs))
             warnings = [
-                self._warnings(radiograph, inverted=negative)
+                (*radiograph.warnings, INVERTED) if negative else radiograph.warnings
                 for radiograph, negative in zip(chunk, inverted, strict=True)
             ]
             predictions += self._predictions(answers, inverted, warnings, name, threshold)
@@ -132,22 +129,6 @@ class Predictor:
     def operating_point(self, name: str | None = None) -> tuple[str, float]:
         """As :meth:`Manifest.operating_point`."""
         return self.manifest.operating_point(name)
-
-    def _warnings(self, radiograph: Radiograph, *, inverted: bool) -> tuple[str, ...]:
-        warnings = [*radiograph.warnings]
-        if inverted:
-            warnings.append(INVERTED)
-        if radiograph.age_years is not None:
-            population = self.manifest.population
-            if population is None:
-                warnings.append(UNKNOWN_POPULATION)
-            elif not population.knows(radiograph.age_years):
-                youngest, oldest = population.age_years
-                warnings.append(
-                    "the patient is not of an age that the model knows: "
-                    f"it was trained on patients of {youngest} to {oldest} years"
-                )
-        return tuple(warnings)
 
     def _predictions(
         self,
@@ -162,9 +143,12 @@ class Predictor:
         uncertain = np.abs(calibrated - logit_of(threshold)) < self.manifest.uncertainty.margin
         score = self._feature_model.score(answers.features)
         accepted = score >= self.manifest.input_check.threshold
+        positive = probability >= threshold
+        labels = self.manifest.finding.labels
         return [
             Prediction(
-                label="PNEUMONIA" if probability[i] >= threshold else "NORMAL",
+                label=labels.positive if positive[i] else labels.negative,
+                positive=bool(positive[i]),
                 probability=float(probability[i]),
                 threshold=threshold,
                 operating_point=name,

@@ -43,7 +43,7 @@ PALETTE, ALPHA = _ramp()
 def render_heatmap(evidence: NDArray[np.float32], scale: float, side_px: int = 224) -> bytes:
     """Signed evidence (h, w) → PNG of ``side_px`` squared, 64 palette colours with alpha.
 
-    Evidence for PNEUMONIA, from 0 to ``scale`` and more, runs from transparent to full colour;
+    Evidence for the finding, from 0 to ``scale`` and more, runs from transparent to full colour;
     evidence against it is not drawn. Cell centres lie where a resize of the radiograph to h × w
     would put them.
     """

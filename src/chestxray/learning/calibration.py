@@ -72,10 +72,10 @@ def fit_operating_points(
     the same hospital leave a range of thresholds that are as good as equal; on other radiographs
     the false positives rise first, and the higher end of that range carries over better. It stops
     where sensitivity falls below ``BALANCED_SENSITIVITY``, unless the best index is beyond that:
-    a missed pneumonia is the worse error.
+    a missed finding is the worse error.
     """
     probability = sigmoid(calibrated_logit(logits, calibration))
-    thresholds = np.unique(probability)  # ascending; label is PNEUMONIA from the threshold up
+    thresholds = np.unique(probability)  # ascending; label is positive from the threshold up
     positives, negatives = np.sort(probability[truth]), np.sort(probability[~truth])
     sensitivity = 1 - np.searchsorted(positives, thresholds) / len(positives)
     specificity = np.searchsorted(negatives, thresholds) / len(negatives)

@@ -19,6 +19,9 @@ from pydantic import (
 )
 
 from chestxray.errors import ConfigError
+from chestxray.imaging import View
+from chestxray.inference import BUNDLED, Finding, Population, read_bundle
+from chestxray.inference.bundle import Term
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -65,6 +68,10 @@ class Augmentation(_Section):
     erase_p: Fraction = Field(0.4, description="one to four rectangles erased")
 
 
+def _shipped_finding() -> Finding:
+    return read_bundle(BUNDLED).manifest.finding
+
+
 class TrainConfig(_Section):
     """Everything that decides a training run, apart from the data and the initial weights."""
 
@@ -79,6 +86,15 @@ class TrainConfig(_Section):
     std: float = Field(0.226, gt=0, description="divides what is left")
     age_years: tuple[int, int] | None = Field(
         None, description="youngest and oldest patient in the data, in completed years"
+    )
+    modalities: tuple[Term, ...] = Field(
+        ("CR", "DX"), min_length=1, description="in the data, DICOM's terms; no other is read"
+    )
+    body_parts: tuple[Term, ...] = Field(
+        ("CHEST",), min_length=1, description="in the data, DICOM's terms; no other is read"
+    )
+    views: tuple[View, ...] = Field(
+        ("AP", "PA"), min_length=1, description="in the data; no other is read"
     )
     stages: tuple[Stage, ...] = Field(min_length=1, description="one after the other, see below")
     batch_size: int = Field(32, ge=2, description="images a step, of all processes together")
@@ -110,6 +126,10 @@ class TrainConfig(_Section):
         1, ge=0, description="processes that augment, for each that trains; results do not"
     )
     augmentation: Augmentation = Field(Augmentation(), description="see below")
+    finding: Finding = Field(
+        default_factory=_shipped_finding,
+        description="what the bundle asks of a radiograph; unset, what the shipped one does",
+    )
 
     @field_validator("side_px", "stages")
     @classmethod
@@ -118,6 +138,16 @@ class TrainConfig(_Section):
         if info.data.get("network") == "vit_s16" and any(side % 16 for side in sides):
             raise ValueError("vit_s16 reads patches of 16 px: side_px must be a multiple of 16")
         return value
+
+    @property
+    def population(self) -> Population:
+        """Which radiographs the data hold, as the manifest has it."""
+        return Population(
+            age_years=self.age_years,
+            modalities=self.modalities,
+            body_parts=self.body_parts,
+            views=self.views,
+        )
 
     @property
     def epochs(self) -> int:

@@ -29,11 +29,11 @@ from chestxray.evaluation.evaluate import points_of, report_of, score_samples
 from chestxray.imaging.synthetic import synthetic_radiograph
 from chestxray.inference import NetworkAnswers, OnnxNetwork, Predictor, write_bundle
 from chestxray.inference.bundle import (
+    FORMAT,
     Calibration,
     Evidence,
     Manifest,
     OperatingPoint,
-    Population,
     Preprocessing,
     ReferenceAnswer,
     Uncertainty,
@@ -89,8 +89,8 @@ def export(
         progress(f"export: {step}", steps.index(step), len(steps))
 
     begin("decode")
-    heldout = decode(split.heldout, config.side_px, config.threads)
-    train = decode(split.train, config.side_px, config.threads)
+    heldout = decode(split.heldout, config)
+    train = decode(split.train, config)
     truth = np.tile(targets_of(split.heldout) > 0.5, 1 + CORRUPTED_COPIES)
 
     begin("graph")
@@ -128,12 +128,18 @@ def export(
     )
 
     manifest = Manifest(
-        format=1,
+        format=FORMAT,
         name=config.name,
         created=_finished_at(run),
         model_sha256=hashlib.sha256(model).hexdigest(),
         precision=precision,
-        preprocessing=Preprocessing(side_px=config.side_px, mean=config.mean, std=config.std),
+        finding=config.finding,
+        preprocessing=Preprocessing(
+            side_px=config.side_px,
+            shrink_to_px=Preprocessing.enough_px(config.side_px),
+            mean=config.mean,
+            std=config.std,
+        ),
         evidence=Evidence(
             shape=clean.evidence.shape[1:], scale=_evidence_scale(clean, split.heldout)
         ),
@@ -141,7 +147,7 @@ def export(
         operating_points=points,
         default_operating_point="balanced",
         uncertainty=_uncertainty(clean, copies, calibration),
-        population=Population(age_years=config.age_years) if config.age_years else None,
+        population=config.population,
         polarity=fit_polarity([to_pixels(image) for image in train]),
         input_check=check,
         reference_answers=_reference_answers(network, config),
@@ -206,10 +212,7 @@ def check_parity(
     inputs = np.concatenate(
         [
             corrupted(heldout, config, 0),
-            *(
-                inputs_of(decode(s, config.side_px, config.threads), config)
-                for s in external.values()
-            ),
+            *(inputs_of(decode(s, config), config) for s in external.values()),
         ]
     )
     with torch.inference_mode():
@@ -255,7 +258,7 @@ def _quantisation_inputs(train: NDArray[np.uint8], config: TrainConfig) -> NDArr
 
 
 def _evidence_scale(clean: NetworkAnswers, heldout: list[Sample]) -> float:
-    """The strongest cell of a typical PNEUMONIA: the 75th percentile over held-out ones."""
+    """The strongest cell of a typical positive: the 75th percentile over held-out ones."""
     strongest = clean.evidence.max(axis=(1, 2))[targets_of(heldout) > 0.5]
     return max(float(np.percentile(strongest, 75)), 1e-6)
 

@@ -1,9 +1,9 @@
 """From samples to batches: images decoded once, augmented reproducibly, normalised as in serving.
 
-Images pass through ``imaging.read_file`` and ``imaging.resize`` as in serving and are kept as
-8-bit grey levels, which is exact for 8-bit files of the network's size and within half a grey
-level for any other. Every augmented image is a function of (seed, epoch, index), so that workers,
-threads, interruptions and the number of processes that train together change nothing.
+Images are decoded and resized as in serving and are kept as 8-bit grey levels, which is exact for
+8-bit files of the network's size and within half a grey level for any other. Every augmented image
+is a function of (seed, epoch, index), so that workers, threads, interruptions and the number of
+processes that train together change nothing.
 
 Does not: drop files that cannot be read (that is an error here: training data should be whole).
 """
@@ -22,8 +22,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from chestxray import imaging
+from chestxray.assessment import Choices, Policy
+from chestxray.assessment.decoding import read_file
 from chestxray.dataset import Sample
 from chestxray.errors import ChestXrayError, DatasetError
+from chestxray.inference.bundle import Preprocessing
 from chestxray.learning.augmentation import Augmenter
 from chestxray.learning.config import TrainConfig
 from chestxray.learning.processes import ALONE, Processes
@@ -32,21 +35,24 @@ PREFETCHED_BATCHES = 4
 """How many a worker makes ahead of the training."""
 
 
-def decode(samples: Sequence[Sample], side_px: int, threads: int) -> NDArray[np.uint8]:
+def decode(samples: Sequence[Sample], config: TrainConfig) -> NDArray[np.uint8]:
     """Decode and stretch all samples once, as (N, side_px, side_px) uint8.
 
     Raises:
-        DatasetError: a file cannot be read as a radiograph; the message names it.
+        DatasetError: a file cannot be read as a radiograph, or is none that ``config`` says the
+            data hold; the message names it. An age is no reason.
     """
+    policy = Policy("balanced", Choices(population="warn"), config.population)
+    shrink_to_px = Preprocessing.enough_px(config.side_px)
 
     def grey_levels(sample: Sample) -> NDArray[np.uint8]:
         try:
-            pixels = imaging.resize(imaging.read_file(sample.file).pixels, side_px)
+            pixels = read_file(sample.file, policy, shrink_to_px).pixels
         except ChestXrayError as exc:
             raise DatasetError(f"{sample.path}: {exc}") from exc
-        return to_grey_levels(pixels)
+        return to_grey_levels(imaging.resize(pixels, config.side_px))
 
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(config.threads) as pool:
         return np.stack(list(pool.map(grey_levels, samples)))
 
 
@@ -61,8 +67,8 @@ def to_pixels(grey_levels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def targets_of(samples: Sequence[Sample]) -> NDArray[np.float32]:
-    """1 for PNEUMONIA, 0 for NORMAL, (N,) float32."""
-    return np.array([s.truth == "PNEUMONIA" for s in samples], dtype=np.float32)
+    """1 for the positive, 0 for the negative, (N,) float32."""
+    return np.array([s.positive for s in samples], dtype=np.float32)
 
 
 def data_sha256(samples: Sequence[Sample]) -> str:
@@ -77,7 +83,7 @@ def smoothed(targets: Tensor, label_smoothing: float) -> Tensor:
 
 
 Teach = Callable[[NDArray[np.uint8]], float]
-"""Grey levels (H, W), augmented → the probability of PNEUMONIA that teachers give them."""
+"""Grey levels (H, W), augmented → the probability of the finding that teachers give them."""
 
 
 class AugmentedInputs(Dataset[tuple[Tensor, Tensor]]):

@@ -55,7 +55,7 @@ def recalibrate(
         BundleError: ``bundle`` cannot be read.
     """
     predictor = Predictor.load(bundle)
-    samples = read_dataset(data)
+    samples = read_dataset(data, predictor.manifest.finding.labels)
     scored = score_samples(
         predictor,
         samples,
@@ -63,7 +63,7 @@ def recalibrate(
         on_scored=lambda done: progress("calibrate", done, len(samples)),
     )
     read = [(s.sample, s.prediction) for s in scored if s.prediction is not None]
-    truth = np.array([sample.truth == "PNEUMONIA" for sample, _ in read], dtype=bool)
+    truth = np.array([sample.positive for sample, _ in read], dtype=bool)
     if not 0 < truth.sum() < len(truth):
         raise EmptyDatasetError("calibration needs readable radiographs of both truths")
     logits = np.array([prediction.logit for _, prediction in read])

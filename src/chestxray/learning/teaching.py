@@ -1,4 +1,4 @@
-"""Teachers: bundles whose probability of PNEUMONIA a network learns beside the truth.
+"""Teachers: bundles whose probability of the finding a network learns beside the truth.
 
 Beyer et al. 2022, "Knowledge distillation: a good teacher is patient and consistent", arXiv
 2106.05237: a teacher is shown the very picture that the network is shown, augmented as it is, so it
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from chestxray.dataset import Sample, Split, check_disjoint
 from chestxray.errors import ConfigError, LeakError
+from chestxray.evaluation.comparison import check_finding
 from chestxray.evaluation.heldout import heldout_samples
 from chestxray.imaging import Radiograph
-from chestxray.inference import Predictor
-from chestxray.inference.bundle import Bundle, Manifest, read_bundle
+from chestxray.inference import Bundle, Finding, Manifest, Predictor, read_bundle
 from chestxray.learning.inputs import data_sha256, to_pixels
 
 
@@ -51,14 +51,16 @@ class Teachers:
         return float(np.mean([p.predict([radiograph])[0].probability for p in self._predictors]))
 
 
-def read_teachers(folders: Sequence[str]) -> Teachers:
+def read_teachers(folders: Sequence[str], finding: Finding) -> Teachers:
     """Read the bundles in ``folders`` and make sure that each one works here.
 
     Raises:
         BundleError: as ``Predictor.load``.
+        ConfigError: one is of another finding than the network that is to learn.
     """
     bundles = [read_bundle(Path(folder)) for folder in folders]
     for bundle in bundles:
+        check_finding(bundle.manifest, finding)
         Predictor.of(bundle)
     return Teachers(bundles)
 

@@ -113,6 +113,7 @@ def train(
         WeightsError: ``init`` does not fit the network.
         LeakError: the run ``init`` or a teacher was trained on subjects that this one holds out.
         BundleError: a teacher cannot be read.
+        ConfigError: a teacher is of another finding.
     """
     if not processes.first:
         progress, say = no_progress, _say_nothing
@@ -120,7 +121,7 @@ def train(
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     split = split or split_heldout(samples, config.heldout, config.seed)
-    teachers = read_teachers(config.teacher)
+    teachers = read_teachers(config.teacher, config.finding)
     require_unseen(teachers, samples, split)
     learner = _learner(config, samples, split, init, processes, say)
     if processes.first:  # not before: what cannot start leaves no run behind
@@ -134,11 +135,11 @@ def train(
     if history:
         say(f"resuming after epoch {len(history)} of {config.epochs}")
 
-    images, targets = decode(split.train, config.side_px, config.threads), targets_of(split.train)
+    images, targets = decode(split.train, config), targets_of(split.train)
     heldout_targets = targets_of(split.heldout)
     heldout_images = images[:0]
     if processes.first:
-        heldout_images = decode(split.heldout, config.side_px, config.threads)
+        heldout_images = decode(split.heldout, config)
     epochs, n_steps = range(len(history), config.epochs), learner.steps_per_epoch
     batches = iter(
         training_batches(
@@ -447,6 +448,19 @@ def _open_run(
     file.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
+def read_run_config(folder: Path) -> TrainConfig:
+    """What a run was told; raises ConfigError where there is no run in ``folder``."""
+    return TrainConfig.model_validate(_told(folder)["config"])
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    try:
+        told: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigError(f"there is no run in {folder}") from exc
+    return told
+
+
 def read_run(folder: Path, samples: list[Sample]) -> Run:
     """Read a finished run.
 
@@ -455,11 +469,7 @@ def read_run(folder: Path, samples: list[Sample]) -> Run:
         WeightsError: the run is not finished.
         DatasetError: ``samples`` are not the ones that it was trained on.
     """
-    try:
-        told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise ConfigError(f"there is no run in {folder}") from exc
-    config = TrainConfig.model_validate(told["config"])
+    told, config = _told(folder), read_run_config(folder)
     network = NETWORKS[config.network]()
     network.load_state_dict(read_weights(folder))
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()

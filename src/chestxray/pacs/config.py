@@ -1,6 +1,7 @@
 """What the node is told: one frozen NodeConfig, read from TOML.
 
-Does not: look at the bundle (``node`` compares the routes with it) or open a certificate (``tls``).
+Does not: look at the bundles (``node`` compares the routes with them) or open a certificate
+(``tls``), nor import what judges: the sender and the status read it, too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     ValidationInfo,
     model_validator,
@@ -39,6 +42,16 @@ AETitle = Annotated[str, AfterValidator(_ae_title)]
 
 LocalPath = Annotated[Path, AfterValidator(_beside_the_file)]
 """A relative path begins in the folder of the configuration."""
+
+Name = Annotated[str, Field(pattern="^[A-Za-z0-9_.-]{1,64}$")]
+
+Bundles = Annotated[
+    Annotated[LocalPath, Tag("folder")]
+    | Annotated[dict[Name, LocalPath], Field(min_length=1), Tag("table")],
+    Discriminator(lambda given: "table" if isinstance(given, dict) else "folder"),
+]
+
+Choice = Literal["refuse", "warn"]
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -76,10 +89,19 @@ class Node(_Section):
     keep_received_hours: float = Field(
         0, ge=0, description="how long a received image is kept after its answer is acknowledged"
     )
-    bundle: LocalPath | None = Field(
-        None, description="folder of the bundle that judges; unset, the one that ships"
+    bundle: Bundles | None = Field(
+        None,
+        description="folder of the bundle that judges, or a table of names and folders, the first "
+        "the default; unset, the one that ships",
     )
     tls: NodeTls | None = Field(None, description="TLS for who sends to us; unset, plain TCP")
+
+    @property
+    def bundles(self) -> list[tuple[str | None, Path]]:
+        """The bundles' names and folders, the default first; none stands for what ships."""
+        if isinstance(self.bundle, dict):
+            return list(self.bundle.items())
+        return [] if self.bundle is None else [(None, self.bundle)]
 
 
 class Peer(_Section):
@@ -121,9 +143,7 @@ class DestinationTls(_Section):
 class Destination(_Section):
     """An archive that answers are sent to."""
 
-    name: str = Field(
-        pattern="^[A-Za-z0-9_.-]{1,64}$", description="what routes, the log and the status call it"
-    )
+    name: Name = Field(description="what routes, the log and the status call it")
     ae_title: AETitle = Field(description="its AE title")
     host: str = Field(description="its address or name")
     port: Port = Field(description="its port")
@@ -139,12 +159,28 @@ class Route(_Section):
         (), description="BodyPartExamined is one of these, '' if it has none; unset, any"
     )
     calling_ae: tuple[AETitle, ...] = Field((), description="one of these sent it; unset, any")
+    bundles: tuple[str, ...] = Field(
+        (), description="names of the bundles that assess it; unset, the default alone"
+    )
     operating_point: str | None = Field(
-        None, description="operating point that decides the label; unset, the bundle's default"
+        None, description="operating point that decides the label; unset, each bundle's default"
     )
-    input_check: Literal["refuse", "warn"] = Field(
-        "refuse", description="what to do with what looks like no chest radiograph"
+    input_check: Choice = Field(
+        "refuse", description="`refuse` or `warn`: what looks like no chest radiograph"
     )
+    population: Choice = Field(
+        "refuse", description="`refuse` or `warn`: an age that the bundle does not know"
+    )
+    acquisition: Choice = Field(
+        "refuse",
+        description="`refuse` or `warn`: a modality, body part or view that it does not know",
+    )
+
+    @model_validator(mode="after")
+    def _bundles_are_named_once(self) -> Route:
+        if len(set(self.bundles)) < len(self.bundles):
+            raise ValueError("a bundle is named twice")
+        return self
 
     def fits(self, modality: str, body_part: str, calling_ae: str) -> bool:
         """Whether an instance takes this route; '' stands for an attribute that it lacks."""

@@ -1,4 +1,4 @@
-"""What an answer is, when it was made, and whose it is: functions of its source and the bundle.
+"""What an answer is, when it was made, and whose it is: functions of its source and its author.
 
 An answer made twice, or sent twice, is therefore one object in an archive. Nothing here asks the
 clock or draws at random.
@@ -13,7 +13,7 @@ import hashlib
 import re
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from typing import Any, Literal, NamedTuple
@@ -28,7 +28,7 @@ from pydicom.valuerep import PersonName, validate_value
 
 from chestxray import __version__
 from chestxray.errors import DamagedFileError
-from chestxray.inference import Manifest
+from chestxray.inference import Predictor
 
 Kind = Literal["report", "overlay"]
 
@@ -78,6 +78,25 @@ def unspoken() -> Iterator[None]:
         yield
 
 
+class Author(NamedTuple):
+    """Who answers: a bundle, or several together. ``created`` is ISO 8601, and ``name`` ASCII."""
+
+    name: str
+    created: str
+    sha256: str
+
+
+def author_of(predictors: Sequence[Predictor]) -> Author:
+    """The bundle at work, or several as one: the SHA-256 of theirs, as old as the first."""
+    identities = [predictor.bundle_sha256 for predictor in predictors]
+    several = hashlib.sha256("\n".join(identities).encode()).hexdigest()
+    return Author(
+        name=" + ".join(ascii_text(predictor.manifest.name) for predictor in predictors),
+        created=predictors[0].manifest.created,
+        sha256=identities[0] if len(identities) == 1 else several,
+    )
+
+
 class SourceIdentity(NamedTuple):
     """The UIDs by which an answer refers to its source."""
 
@@ -121,20 +140,20 @@ def derived_uid(*parts: str) -> UID:
     return UID(f"2.25.{uuid.UUID(bytes=digest[:16], version=5).int}")
 
 
-def sop_instance_uid(kind: Kind, source: Dataset, bundle_sha256: str) -> UID:
-    """Of the answer of ``kind`` to one source instance by one bundle."""
-    return derived_uid(kind, source_identity(source).sop_instance_uid, bundle_sha256)
+def sop_instance_uid(kind: Kind, source: Dataset, author_sha256: str) -> UID:
+    """Of the answer of ``kind`` to one source instance by one author."""
+    return derived_uid(kind, source_identity(source).sop_instance_uid, author_sha256)
 
 
-def series_instance_uid(kind: Kind, source: Dataset, bundle_sha256: str) -> UID:
-    """Of the answers of ``kind`` to one source series by one bundle."""
-    return derived_uid(kind, "series", source_identity(source).series_instance_uid, bundle_sha256)
+def series_instance_uid(kind: Kind, source: Dataset, author_sha256: str) -> UID:
+    """Of the answers of ``kind`` to one source series by one author."""
+    return derived_uid(kind, "series", source_identity(source).series_instance_uid, author_sha256)
 
 
-def timestamp(source: Dataset, manifest: Manifest) -> tuple[str, str]:
+def timestamp(source: Dataset, author: Author) -> tuple[str, str]:
     """The date (DA) and time (TM) of an answer: its source's, as near to the radiograph as known.
 
-    What is malformed there is passed over; without any, the answer is as old as its bundle. A date
+    What is malformed there is passed over; without any, the answer is as old as its author. A date
     without a time is midnight.
     """
     for date_keyword, time_keyword in _WHEN:
@@ -145,14 +164,12 @@ def timestamp(source: Dataset, manifest: Manifest) -> tuple[str, str]:
             time = text_of(source, time_keyword)
         if _is_date(date) and _TIME.fullmatch(time or "000000"):
             return date, time or "000000"
-    created = datetime.fromisoformat(manifest.created)
+    created = datetime.fromisoformat(author.created)
     return created.strftime("%Y%m%d"), created.strftime("%H%M%S")
 
 
 @unspoken()
-def begin_answer(
-    kind: Kind, sop_class_uid: str, source: Dataset, manifest: Manifest, bundle_sha256: str
-) -> Dataset:
+def begin_answer(kind: Kind, sop_class_uid: str, source: Dataset, author: Author) -> Dataset:
     """A data set with all that an answer has whatever its kind, and its file meta information.
 
     These are the modules Patient, General Study, General Series (but Modality), General Equipment
@@ -162,20 +179,20 @@ def begin_answer(
     Raises:
         DamagedFileError: see :func:`source_identity`.
     """
-    date, time = timestamp(source, manifest)
+    date, time = timestamp(source, author)
     ds = _patient_and_study(source)
     ds.SOPClassUID = sop_class_uid
-    ds.SOPInstanceUID = sop_instance_uid(kind, source, bundle_sha256)
+    ds.SOPInstanceUID = sop_instance_uid(kind, source, author.sha256)
     ds.InstanceCreationDate, ds.InstanceCreationTime = date, time
-    ds.SeriesInstanceUID = series_instance_uid(kind, source, bundle_sha256)
+    ds.SeriesInstanceUID = series_instance_uid(kind, source, author.sha256)
     ds.SeriesNumber = SERIES_NUMBERS[kind]
     ds.SeriesDate, ds.SeriesTime = date, time
     ds.ContentDate, ds.ContentTime = date, time
     instance_number = text_of(source, "InstanceNumber")
     ds.InstanceNumber = instance_number if re.fullmatch(r"\d{1,9}", instance_number) else "1"
     ds.Manufacturer = MANUFACTURER
-    ds.ManufacturerModelName = ascii_text(manifest.name)[:64]
-    ds.DeviceSerialNumber = bundle_sha256
+    ds.ManufacturerModelName = author.name[:64]
+    ds.DeviceSerialNumber = author.sha256
     ds.SoftwareVersions = __version__
     ds.file_meta = FileMetaDataset()
     ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import NamedTuple
 
 from pydicom import Dataset
 
-from chestxray.errors import ChestXrayError, NodeError, NotAChestRadiographError
+from chestxray.assessment import Assessor, Choices, Registry, assess
+from chestxray.errors import ChestXrayError, NodeError
 from chestxray.imaging import Limits
-from chestxray.imaging.dicom import radiograph_of, read_data_set, text
-from chestxray.inference import Bundle, Predictor
+from chestxray.imaging.dicom import open_data_set, read_data_set, text
+from chestxray.inference import Bundle
 from chestxray.pacs.config import NodeConfig, Route
 from chestxray.pacs.overlay import make_overlay
 from chestxray.pacs.processes import begin_child, log_unexpected
@@ -35,10 +36,9 @@ NOT_ROUTED = "not_routed"
 
 
 class Answer(NamedTuple):
-    """The two data sets that answer an instance, and where they go."""
+    """What answers an instance: overlays and, last, the report; and where they go."""
 
-    overlay: Dataset
-    report: Dataset
+    data_sets: list[Dataset]
     destination: str
 
 
@@ -48,8 +48,19 @@ class Refusal(NamedTuple):
     reason: str
 
 
+def assessors_of(route: Route, registry: Registry) -> list[Assessor]:
+    """The bundles that assess what takes a route, under its choices.
+
+    Raises:
+        UnknownModelError: there is no bundle of a name.
+        UnknownOperatingPointError: one of them has no such operating point.
+    """
+    choices = Choices(route.operating_point, route.input_check, route.population, route.acquisition)
+    return registry.assessors(route.bundles or (registry.default,), choices)
+
+
 def judge(
-    data: bytes, calling_ae: str, predictor: Predictor, routes: Sequence[Route], limits: Limits
+    data: bytes, calling_ae: str, registry: Registry, routes: Sequence[Route], limits: Limits
 ) -> Answer | Refusal:
     """Judge a DICOM file that ``calling_ae`` has sent."""
     try:
@@ -57,7 +68,7 @@ def judge(
         route = _route_of(ds, calling_ae, routes)
         if route is None:
             return Refusal(NOT_ROUTED)
-        return _answer(ds, predictor, route, limits)
+        return _answer(ds, route, registry, limits)
     except ChestXrayError as exc:
         return Refusal(exc.code)
 
@@ -67,24 +78,21 @@ def _route_of(ds: Dataset, calling_ae: str, routes: Sequence[Route]) -> Route | 
     return next((route for route in routes if route.fits(modality, body_part, calling_ae)), None)
 
 
-def _answer(ds: Dataset, predictor: Predictor, route: Route, limits: Limits) -> Answer:
-    radiograph = radiograph_of(ds, limits)
-    (prediction,) = predictor.predict([radiograph], route.operating_point)
-    check = prediction.input_check
-    if route.input_check == "refuse" and not check.accepted:
-        raise NotAChestRadiographError("the input check refuses it", check.score)
-    manifest, bundle_sha256 = predictor.manifest, predictor.bundle_sha256
-    return Answer(
-        make_overlay(ds, radiograph, prediction, manifest, bundle_sha256),
-        make_report(ds, prediction, manifest, bundle_sha256),
-        route.destination,
-    )
+def _answer(ds: Dataset, route: Route, registry: Registry, limits: Limits) -> Answer:
+    assessments = assess(open_data_set(ds, limits), assessors_of(route, registry), limits=limits)
+    errors = [assessment.error for assessment in assessments if assessment.error is not None]
+    if len(errors) == len(assessments):
+        raise errors[0]
+    overlays = [
+        make_overlay(ds, assessment) for assessment in assessments if assessment.error is None
+    ]
+    return Answer([*overlays, make_report(ds, assessments)], route.destination)
 
 
-def run_judge(name: str, config: NodeConfig, bundle: Bundle, keep_s: float) -> None:
+def run_judge(name: str, config: NodeConfig, bundles: Mapping[str, Bundle], keep_s: float) -> None:
     """What a judge's process does: one instance after the other until it is told to end."""
     stopping = begin_child()
-    predictor = Predictor.of(bundle)
+    registry = Registry.of(bundles)
     spool = Spool(config.node.folder, keep_s=keep_s)
     while not stopping.is_set():
         try:
@@ -92,7 +100,7 @@ def run_judge(name: str, config: NodeConfig, bundle: Bundle, keep_s: float) -> N
             if waiting is None:
                 stopping.wait(POLL_S)
             else:
-                _work(waiting, name, spool, predictor, config.route)
+                _work(waiting, name, spool, registry, config.route)
         except (OSError, NodeError) as exc:  # the disk is full, or someone is in the way
             logger.error("judge %s rests: %s", name, exc)  # noqa: TRY400
             stopping.wait(PAUSE_S)
@@ -102,7 +110,7 @@ def run_judge(name: str, config: NodeConfig, bundle: Bundle, keep_s: float) -> N
 
 
 def _work(
-    waiting: Waiting, name: str, spool: Spool, predictor: Predictor, routes: Sequence[Route]
+    waiting: Waiting, name: str, spool: Spool, registry: Registry, routes: Sequence[Route]
 ) -> None:
     begun = time.monotonic()
     try:
@@ -110,18 +118,13 @@ def _work(
     except FileNotFoundError:
         spool.refused(waiting.number, name, "file_missing")
         return
-    found = judge(data, waiting.calling_ae, predictor, routes, Limits())
+    found = judge(data, waiting.calling_ae, registry, routes, Limits())
     if isinstance(found, Refusal):
         spool.refused(waiting.number, name, found.reason)
         verdict = f"refused: {found.reason}"
     else:
-        spool.judged(
-            waiting.number,
-            name,
-            found.destination,
-            overlay=_file_of(found.overlay),
-            report=_file_of(found.report),
-        )
+        answer = [_file_of(ds) for ds in found.data_sets]
+        spool.judged(waiting.number, name, found.destination, answer)
         verdict = f"judged for {found.destination}"
     took_ms = 1000 * (time.monotonic() - begun)
     logger.info("instance %d %s in %.0f ms", waiting.number, verdict, took_ms)

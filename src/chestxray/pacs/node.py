@@ -12,14 +12,20 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from chestxray.errors import ConfigError, NodeError, UnknownOperatingPointError
-from chestxray.inference import BUNDLED, Bundle, Predictor, read_bundle
+from chestxray.assessment import Registry, read_bundles
+from chestxray.errors import (
+    ConfigError,
+    NodeError,
+    UnknownModelError,
+    UnknownOperatingPointError,
+)
+from chestxray.inference import Bundle
 from chestxray.pacs.config import NodeConfig
-from chestxray.pacs.judging import run_judge
+from chestxray.pacs.judging import assessors_of, run_judge
 from chestxray.pacs.processes import configure_logging
 from chestxray.pacs.receiver import Receiver
 from chestxray.pacs.sender import run_sender
@@ -51,8 +57,9 @@ def run(config: NodeConfig) -> None:
     """Be the node until SIGTERM or SIGINT, then return when what is in hand is finished.
 
     Raises:
-        BundleError: the bundle cannot be used.
-        ConfigError: a route's operating point is not in the bundle, or TLS cannot be used.
+        BundleError: a bundle cannot be used.
+        ConfigError: a route names a bundle that there is not, or an operating point that one of its
+            bundles lacks; or TLS cannot be used.
         NodeError: another node works in the folder or it is open to others, or the address cannot
             be listened on.
     """
@@ -61,16 +68,16 @@ def run(config: NodeConfig) -> None:
         signal.signal(number, lambda *_: stopping.set())
     configure_logging()
     node = config.node
-    bundle = read_bundle(node.bundle or BUNDLED)
-    _check(config, Predictor.of(bundle))
+    bundles = read_bundles(node.bundles)
+    _check(config, Registry.of(bundles))
     keep_s = 3600 * node.keep_received_hours
     destinations = [destination.name for destination in config.destination]
     with open_spool(node.folder, destinations, keep_s=keep_s) as spool:
         receiver = Receiver(config, spool)
-        children = _Children(config, bundle, keep_s, spool)
+        children = _Children(config, bundles, keep_s, spool)
         children.start()
         receiver.start()
-        _say_ready(config, bundle, receiver.port)
+        _say_ready(config, bundles, receiver.port)
         children.watch(stopping)
         logger.info("the node ends")
         children.terminate()
@@ -79,10 +86,12 @@ def run(config: NodeConfig) -> None:
     logger.info("the node has ended")
 
 
-def _check(config: NodeConfig, predictor: Predictor) -> None:
+def _check(config: NodeConfig, registry: Registry) -> None:
     for number, route in enumerate(config.route):
         try:
-            predictor.operating_point(route.operating_point)
+            assessors_of(route, registry)
+        except UnknownModelError as exc:
+            raise ConfigError(f"route.{number}.bundles: {exc}") from exc
         except UnknownOperatingPointError as exc:
             raise ConfigError(f"route.{number}.operating_point: {exc}") from exc
     for destination in config.destination:
@@ -90,17 +99,17 @@ def _check(config: NodeConfig, predictor: Predictor) -> None:
             client_context(destination.tls)
 
 
-def _say_ready(config: NodeConfig, bundle: Bundle, port: int) -> None:
+def _say_ready(config: NodeConfig, bundles: Iterable[str], port: int) -> None:
     node = config.node
     if not config.peer:
         logger.warning("nobody may send: the configuration names no peer")
     logger.info(
-        "%s listens on %s port %d%s, judging with bundle %s, answering to %s",
+        "%s listens on %s port %d%s, judging with %s, answering to %s",
         node.ae_title,
         node.host,
         port,
         "" if node.tls is None else " (TLS)",
-        bundle.manifest.name,
+        ", ".join(bundles),
         ", ".join(destination.name for destination in config.destination),
     )
 
@@ -108,8 +117,10 @@ def _say_ready(config: NodeConfig, bundle: Bundle, port: int) -> None:
 class _Children:
     """The judges and the sender; one that dies is replaced."""
 
-    def __init__(self, config: NodeConfig, bundle: Bundle, keep_s: float, spool: Spool) -> None:
-        self._config, self._bundle, self._keep_s, self._spool = config, bundle, keep_s, spool
+    def __init__(
+        self, config: NodeConfig, bundles: Mapping[str, Bundle], keep_s: float, spool: Spool
+    ) -> None:
+        self._config, self._bundles, self._keep_s, self._spool = config, bundles, keep_s, spool
         # Not fork: threads of ONNX Runtime do not survive it, and the folder's lock would.
         self._context = multiprocessing.get_context("spawn")
         self._processes: dict[str, SpawnProcess] = {}
@@ -174,7 +185,7 @@ class _Children:
         # A name of its own, so that a judge never has what an earlier one had.
         self._n_started += 1
         name = f"judge {os.getpid()}.{self._n_started}"
-        self._start(name, run_judge, name, self._config, self._bundle, self._keep_s)
+        self._start(name, run_judge, name, self._config, self._bundles, self._keep_s)
 
     def _start_sender(self) -> None:
         self._start("sender", run_sender, self._config, self._keep_s)

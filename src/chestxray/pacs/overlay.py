@@ -18,13 +18,15 @@ from pydicom.sr.coding import Code
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from chestxray import __version__
+from chestxray.assessment import Assessment
 from chestxray.imaging import Radiograph
-from chestxray.inference import Manifest, Prediction
+from chestxray.inference import Prediction, Predictor
 from chestxray.inference.rendering import ALPHA, LEVELS, PALETTE
 from chestxray.pacs.identity import (
     MANUFACTURER,
     NOT_FOR_DIAGNOSTIC_USE,
     ascii_text,
+    author_of,
     begin_answer,
     source_identity,
     text_of,
@@ -50,30 +52,28 @@ _ALPHA = np.frombuffer(ALPHA, np.uint8)[_LEVEL].tolist()
 
 
 @unspoken()
-def make_overlay(
-    source: Dataset,
-    radiograph: Radiograph,
-    prediction: Prediction,
-    manifest: Manifest,
-    bundle_sha256: str,
-) -> Dataset:
-    """The overlay of ``source``, a function of the arguments, ready to be written.
+def make_overlay(source: Dataset, assessment: Assessment) -> Dataset:
+    """The overlay of ``source`` by one bundle, which has answered; ready to be written.
+
+    It is a function of the arguments.
 
     Raises:
         DamagedFileError: the source lacks a UID that the overlay must refer to.
     """
-    of = source_identity(source)
-    ds = begin_answer("overlay", SecondaryCaptureImageStorage, source, manifest, bundle_sha256)
+    of, predictor = source_identity(source), assessment.assessor.predictor
+    _, prediction = assessment.answer
+    finding = ascii_text(predictor.manifest.finding.code.meaning)
+    ds = begin_answer("overlay", SecondaryCaptureImageStorage, source, author_of([predictor]))
     # Not the source's: a viewer that hangs radiographs by modality must not take this for one.
     ds.Modality = "OT"
     ds.ConversionType = "WSD"
     ds.BodyPartExamined = "CHEST"
-    ds.SeriesDescription = f"AI heatmap - {NOT_FOR_DIAGNOSTIC_USE.lower()}"
+    ds.SeriesDescription = f"AI heatmap, {finding[:26]} - {NOT_FOR_DIAGNOSTIC_USE.lower()}"
     ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.DerivationDescription = (
-        f"{NOT_FOR_DIAGNOSTIC_USE}. Evidence for pneumonia, found by {MANUFACTURER} {__version__} "
-        f"(bundle {bundle_sha256}), laid in colours over the radiograph, which is upright, "
-        f"windowed and resized{', and its negative' if prediction.inverted else ''}."
+        f"{NOT_FOR_DIAGNOSTIC_USE}. Evidence for {finding}, found by {MANUFACTURER} {__version__} "
+        f"(bundle {predictor.bundle_sha256}), laid in colours over the radiograph, which is "
+        f"upright, windowed and resized{', and its negative' if prediction.inverted else ''}."
     )
     ds.DerivationCodeSequence = [_code(codes.DCM.SpatialResampling)]
     image = Dataset()
@@ -87,7 +87,7 @@ def make_overlay(
         ds.BurnedInAnnotation = text_of(source, "BurnedInAnnotation")
     if text_of(source, "LossyImageCompression") == "01":
         ds.LossyImageCompression = "01"
-    picture = draw_overlay(radiograph, prediction, manifest, bundle_sha256)
+    picture = draw_overlay(assessment)
     ds.SamplesPerPixel = 3
     ds.PhotometricInterpretation = "RGB"
     ds.PlanarConfiguration = 0
@@ -100,18 +100,18 @@ def make_overlay(
     return ds
 
 
-def draw_overlay(
-    radiograph: Radiograph, prediction: Prediction, manifest: Manifest, bundle_sha256: str
-) -> Image.Image:
+def draw_overlay(assessment: Assessment) -> Image.Image:
     """The radiograph under its heatmap between two bars of text, RGB.
 
     The longest side is the radiograph's, within ``MIN_SIDE_PX`` and ``MAX_SIDE_PX``.
     """
+    radiograph, prediction = assessment.answer
+    predictor = assessment.assessor.predictor
     rows, columns = radiograph.pixels.shape
     side_px = min(max(rows, columns, MIN_SIDE_PX), MAX_SIDE_PX)
     line_px = round(1.4 * side_px / TEXT_SIZE)
     above = _written(NOT_FOR_DIAGNOSTIC_USE, side_px)
-    below = [_written(line, side_px) for line in _lines(prediction, manifest, bundle_sha256)]
+    below = [_written(line, side_px) for line in _lines(prediction, predictor)]
     bars_px = line_px * (1 + len(below))
     scale = min(side_px / columns, (side_px - bars_px) / rows)
     size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
@@ -120,7 +120,7 @@ def draw_overlay(
     canvas = Image.new("RGB", (width_px, size[1] + bars_px))
     corner = ((width_px - size[0]) // 2, line_px)
     canvas.paste(_grey(radiograph, size, negative=prediction.inverted), corner)
-    heatmap, alpha = _heatmap(prediction, manifest.evidence.scale, size)
+    heatmap, alpha = _heatmap(prediction, predictor.manifest.evidence.scale, size)
     canvas.paste(heatmap, corner, alpha)
     canvas.paste(YELLOW, (0, 0), above)
     for number, words in enumerate(below, 1):
@@ -150,23 +150,26 @@ def _heatmap(
     return heatmap.convert("RGB"), alpha
 
 
-def _lines(prediction: Prediction, manifest: Manifest, bundle_sha256: str) -> list[str]:
+def _lines(prediction: Prediction, predictor: Predictor) -> list[str]:
+    finding, label = predictor.manifest.finding.positive[:32], prediction.label[:32]
     uncertain = "   UNCERTAIN" if prediction.uncertain else ""
     negative = ", over the negative" if prediction.inverted else ""
     return [
-        f"{prediction.label}{uncertain}   probability of PNEUMONIA {prediction.probability:.3f}",
+        f"{label}{uncertain}   probability of {finding} {prediction.probability:.3f}",
         f"threshold {prediction.threshold:.3f}, {ascii_text(prediction.operating_point)}",
-        f"colours: evidence for PNEUMONIA{negative}",
-        f"{ascii_text(manifest.name)[:32]} {bundle_sha256[:12]}",
+        f"colours: evidence for {finding}{negative}",
+        f"{ascii_text(predictor.manifest.name)[:32]} {predictor.bundle_sha256[:12]}",
     ]
 
 
 @lru_cache(maxsize=64)
 def _written(line: str, side_px: int) -> Image.Image:
     """A mask, margins included. Most lines are the same in every overlay by one bundle."""
-    font = _font(side_px // TEXT_SIZE)
+    size_px = side_px // TEXT_SIZE
     line_px = round(1.4 * side_px / TEXT_SIZE)
     margin_px = line_px // 2
+    too_long = _font(size_px).getlength(line) / (side_px - 2 * margin_px)
+    font = _font(int(size_px / max(1, too_long)))
     mask = Image.new("L", (int(font.getlength(line)) + 2 * margin_px, line_px))
     ImageDraw.Draw(mask).text((margin_px, line_px // 2), line, 255, font, "lm")
     return mask

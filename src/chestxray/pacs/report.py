@@ -1,18 +1,18 @@
-"""The structured report: what the model says of one radiograph, for archives and viewers to read.
+"""The structured report: what bundles say of one radiograph, for archives and viewers to read.
 
-A Comprehensive 3D SR after TID 1500 (PS3.16), with one measurement group (TID 1501). It is
-complete, unverified and preliminary: nothing is missing, but no person has looked at it, and it is
-not the definitive word. Codes are the standard's where it has them; ``99CHESTXRAY`` is only for
-what it has not.
+A Comprehensive 3D SR after TID 1500 (PS3.16), with a measurement group (TID 1501) for each bundle
+that answers. It is complete, unverified and preliminary: nothing is missing, but no person has
+looked at it, and it is not the definitive word. Codes are the standard's where it has them, and the
+bundle's for its finding; ``99CHESTXRAY`` is only for what neither has.
 
-Does not: call a radiograph normal. The label NORMAL is reported as pneumonia absent, at the
-threshold that is given beside it.
+Does not: call a radiograph normal. A bundle's negative label is reported as its finding absent, at
+the threshold that is given beside it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from io import BytesIO
 from typing import NamedTuple
@@ -28,12 +28,15 @@ from pydicom.sr.coding import Code
 from pydicom.uid import Comprehensive3DSRStorage
 
 from chestxray import __version__
-from chestxray.inference import Manifest, Prediction
+from chestxray.assessment import Assessment
+from chestxray.inference import Predictor
 from chestxray.pacs.identity import (
     MANUFACTURER,
     NOT_FOR_DIAGNOSTIC_USE,
+    Author,
     SourceIdentity,
     ascii_text,
+    author_of,
     begin_answer,
     derived_uid,
     source_identity,
@@ -43,7 +46,6 @@ from chestxray.pacs.identity import (
 
 SCHEME = "99CHESTXRAY"
 
-PNEUMONIA = Code("233604007", "SCT", "Pneumonia")
 CHEST_RADIOGRAPHY = Code("399208008", "SCT", "Plain chest X-ray")
 SOURCE = Code("260753009", "SCT", "Source")
 PROBABILITY = codes.DCM.Probability
@@ -67,16 +69,18 @@ _HAS_CONCEPT_MOD = sr.RelationshipTypeValues.HAS_CONCEPT_MOD
 
 
 @unspoken()
-def make_report(
-    source: Dataset, prediction: Prediction, manifest: Manifest, bundle_sha256: str
-) -> Dataset:
+def make_report(source: Dataset, assessments: Sequence[Assessment]) -> Dataset:
     """The report on ``source``, a function of the arguments, ready to be written.
+
+    It has the answer of each bundle that has one, and names those that have none; all of them
+    together are its author. One answer at least there must be.
 
     Raises:
         DamagedFileError: the source lacks a UID that the report must refer to.
     """
     of, modality = source_identity(source), text_of(source, "Modality")
-    ds = begin_answer("report", Comprehensive3DSRStorage, source, manifest, bundle_sha256)
+    author = author_of([assessment.assessor.predictor for assessment in assessments])
+    ds = begin_answer("report", Comprehensive3DSRStorage, source, author)
     ds.Modality = "SR"
     ds.SeriesDescription = f"AI report - {NOT_FOR_DIAGNOSTIC_USE.lower()}"
     ds.CodingSchemeIdentificationSequence = [_coding_scheme()]
@@ -86,10 +90,11 @@ def make_report(
     ds.PreliminaryFlag = "PRELIMINARY"
     ds.VerificationFlag = "UNVERIFIED"
     ds.CurrentRequestedProcedureEvidenceSequence = [_evidence(of)]
-    said = said_of(of, prediction, bundle_sha256)
-    form = _form(ascii_text(manifest.name), bundle_sha256, modality)
+    answered = [assessment for assessment in assessments if assessment.error is None]
+    algorithms = tuple(algorithm_of(assessment.assessor.predictor) for assessment in answered)
+    form = _form(author, algorithms, modality)
     ds.update(form.root)
-    ds["ContentSequence"] = _filled_in(form, said)
+    ds["ContentSequence"] = _filled_in(form, told_of(of, assessments))
     return ds
 
 
@@ -120,16 +125,31 @@ def _reference(of: SourceIdentity) -> Dataset:
     return item
 
 
-class Said(NamedTuple):
-    """What one report by a bundle says and another does not."""
+class Algorithm(NamedTuple):
+    """A bundle as its measurement groups name it."""
 
-    sop_class_uid: str
-    sop_instance_uid: str
+    name: str
+    bundle_sha256: str
+    finding: Code
+
+
+def algorithm_of(predictor: Predictor) -> Algorithm:
+    code = predictor.manifest.finding.code
+    return Algorithm(
+        ascii_text(predictor.manifest.name),
+        predictor.bundle_sha256,
+        Code(ascii_text(code.value), ascii_text(code.scheme), ascii_text(code.meaning)),
+    )
+
+
+class Said(NamedTuple):
+    """What one measurement group by a bundle says and another does not."""
+
     tracking_uid: str
     probability: float
     threshold: float
     likeness: float
-    pneumonia: Code
+    finding: Code
     uncertain: Code
     accepted: Code
     operating_point: str
@@ -137,20 +157,47 @@ class Said(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def said_of(of: SourceIdentity, prediction: Prediction, bundle_sha256: str) -> Said:
-    """What the report on a source says when this was predicted."""
+class Told(NamedTuple):
+    """What one report by the same bundles tells and another does not."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    groups: tuple[Said, ...]
+    not_assessed: tuple[str, ...]
+
+
+def told_of(of: SourceIdentity, assessments: Sequence[Assessment]) -> Told:
+    """What the report on a source tells of these."""
+    return Told(
+        of.sop_class_uid,
+        of.sop_instance_uid,
+        tuple(_said_of(of, each) for each in assessments if each.error is None),
+        tuple(_not_assessed(each) for each in assessments if each.error is not None),
+    )
+
+
+def _not_assessed(assessment: Assessment) -> str:
+    algorithm, error = algorithm_of(assessment.assessor.predictor), assessment.error
+    assert error is not None  # noqa: S101 - its callers look
+    return ascii_text(
+        f"{algorithm.finding.meaning} is not assessed by {algorithm.name} "
+        f"(bundle_sha256={algorithm.bundle_sha256}): {error.code}, {error}"
+    )
+
+
+def _said_of(of: SourceIdentity, assessment: Assessment) -> Said:
+    _, prediction = assessment.answer
     check = prediction.input_check
-    present = prediction.label == "PNEUMONIA"
-    above = "at or above" if present else "below"
+    above = "at or above" if prediction.positive else "below"
     operating_point = ascii_text(prediction.operating_point)
     return Said(
-        sop_class_uid=of.sop_class_uid,
-        sop_instance_uid=of.sop_instance_uid,
-        tracking_uid=derived_uid("finding", of.sop_instance_uid, bundle_sha256),
+        tracking_uid=derived_uid(
+            "finding", of.sop_instance_uid, assessment.assessor.predictor.bundle_sha256
+        ),
         probability=prediction.probability,
         threshold=prediction.threshold,
         likeness=check.score,
-        pneumonia=codes.SCT.Present if present else codes.SCT.Absent,
+        finding=codes.SCT.Present if prediction.positive else codes.SCT.Absent,
         uncertain=codes.SCT.Yes if prediction.uncertain else codes.SCT.No,
         accepted=codes.SCT.Yes if check.accepted else codes.SCT.No,
         operating_point=operating_point,
@@ -159,35 +206,44 @@ def said_of(of: SourceIdentity, prediction: Prediction, bundle_sha256: str) -> S
             f"probability {prediction.probability:.3f}, "
             f"{above} threshold {prediction.threshold:.3f} ({operating_point})."
         ),
-        warnings=tuple(map(ascii_text, prediction.warnings)),
+        warnings=tuple(map(ascii_text, assessment.warnings)),
     )
 
 
-def content_of(said: Said, name: str, bundle_sha256: str, modality: str) -> Dataset:
-    """The root of TID 1500 and all beneath it, as highdicom builds it."""
+def content_of(
+    told: Told, author: Author, algorithms: Sequence[Algorithm], modality: str
+) -> Dataset:
+    """The root of TID 1500 and all beneath it, as highdicom builds it.
+
+    After it the texts for which it has no row (it is extensible).
+    """
     device = sr.DeviceObserverIdentifyingAttributes(
-        uid=derived_uid("device", bundle_sha256),
-        name=name,
+        uid=derived_uid("device", author.sha256),
+        name=author.name,
         manufacturer_name=MANUFACTURER,
-        model_name=name,
-        serial_number=bundle_sha256,
+        model_name=author.name,
+        serial_number=author.sha256,
     )
     observer = sr.ObserverContext(codes.DCM.Device, device)
     report = sr.MeasurementReport(
         sr.ObservationContext(observer_device_context=observer),
         procedure_reported=CHEST_RADIOGRAPHY,
-        imaging_measurements=[_measurement_group(said, name, bundle_sha256)],
+        imaging_measurements=[
+            _measurement_group(told, said, algorithm)
+            for said, algorithm in zip(told.groups, algorithms, strict=True)
+        ],
     )
     root = Dataset(report[0])
     # Before the measurements, as TID 1500 orders them.
-    root.ContentSequence.insert(-1, _image_library(said, modality))
+    root.ContentSequence.insert(-1, _image_library(told, modality))
+    root.ContentSequence.extend(_text(COMMENT, text) for text in told.not_assessed)
     return root
 
 
-def _image_library(said: Said, modality: str) -> sr.ContainerContentItem:
+def _image_library(told: Told, modality: str) -> sr.ContainerContentItem:
     """TID 1600 with the source alone, of which only what every radiograph has is described."""
     source = sr.ImageContentItem(
-        SOURCE, said.sop_class_uid, said.sop_instance_uid, relationship_type=_CONTAINS
+        SOURCE, told.sop_class_uid, told.sop_instance_uid, relationship_type=_CONTAINS
     )
     items: list[sr.ContentItem] = [source]
     if modality in MODALITIES:
@@ -203,28 +259,29 @@ def _container(name: Code, items: list[sr.ContentItem]) -> sr.ContainerContentIt
 
 
 def _measurement_group(
-    said: Said, name: str, bundle_sha256: str
+    told: Told, said: Said, algorithm: Algorithm
 ) -> sr.MeasurementsAndQualitativeEvaluations:
     """TID 1501, and after it the texts for which it has no row (it is extensible)."""
+    finding = algorithm.finding
     probability = _number(PROBABILITY, said.probability)
     probability[0].ContentSequence = sr.ContentSequence(
-        [sr.CodeContentItem(codes.DCM.Finding, PNEUMONIA, _HAS_CONCEPT_MOD)]
+        [sr.CodeContentItem(codes.DCM.Finding, finding, _HAS_CONCEPT_MOD)]
     )
     threshold = _number(THRESHOLD, said.threshold)
     group = sr.MeasurementsAndQualitativeEvaluations(
-        sr.TrackingIdentifier(said.tracking_uid, "Pneumonia on the whole radiograph"),
+        sr.TrackingIdentifier(said.tracking_uid, f"{finding.meaning} on the whole radiograph"),
         algorithm_id=sr.AlgorithmIdentification(
-            name, __version__, [f"bundle_sha256={bundle_sha256}"]
+            algorithm.name, __version__, [f"bundle_sha256={algorithm.bundle_sha256}"]
         ),
         finding_sites=[sr.FindingSite(codes.SCT.Lung)],
         measurements=[probability, threshold, _number(INPUT_CHECK_SCORE, said.likeness)],
         qualitative_evaluations=[
-            sr.QualitativeEvaluation(PNEUMONIA, said.pneumonia),
+            sr.QualitativeEvaluation(finding, said.finding),
             sr.QualitativeEvaluation(UNCERTAIN, said.uncertain),
             sr.QualitativeEvaluation(INPUT_CHECK_ACCEPTED, said.accepted),
         ],
         source_images=[
-            sr.SourceImageForMeasurementGroup(said.sop_class_uid, said.sop_instance_uid)
+            sr.SourceImageForMeasurementGroup(told.sop_class_uid, told.sop_instance_uid)
         ],
     )
     group[0].ContentSequence.append(_text(OPERATING_POINT, said.operating_point))
@@ -247,36 +304,48 @@ def _text(name: Code, text: str) -> sr.TextContentItem:
 
 
 # To build the tree takes highdicom 10 ms, and to encode it takes pydicom 10 ms. So both are done
-# once for a bundle, with what no report says in the places that are to be filled in. The lengths of
-# sequences and items are left undefined, so that none changes with what is filled in.
-
-NOTHING_SAID = Said(
-    sop_class_uid="0.1",
-    sop_instance_uid="0.2",
-    tracking_uid="0.3",
-    probability=-1.0,
-    threshold=-2.0,
-    likeness=-3.0,
-    pneumonia=Code("«pneumonia»", SCHEME, "«»"),
-    uncertain=Code("«uncertain»", SCHEME, "«»"),
-    accepted=Code("«accepted»", SCHEME, "«»"),
-    operating_point="«operating point»",
-    comment="«comment»",
-    warnings=("«warning»",),
-)
-"""Texts that ``ascii_text`` would not let through."""
+# once for the bundles that answer, with what no report tells in the places that are to be filled
+# in. The lengths of sequences and items are left undefined, so that none changes with what is
+# filled in.
 
 
-def places_of(said: Said) -> list[bytes]:
-    """The encoded elements and items that say it, place by place."""
-    numbers = (said.probability, said.threshold, said.likeness)
+def nothing_told(n_groups: int) -> Told:
+    """A report of which everything is a place: texts that ``ascii_text`` would not let through."""
+    groups = tuple(
+        Said(
+            tracking_uid=f"0.3.{group}",
+            probability=-3.0 * group - 1,
+            threshold=-3.0 * group - 2,
+            likeness=-3.0 * group - 3,
+            finding=Code(f"«finding {group}»", SCHEME, "«»"),
+            uncertain=Code(f"«uncertain {group}»", SCHEME, "«»"),
+            accepted=Code(f"«accepted {group}»", SCHEME, "«»"),
+            operating_point=f"«operating point {group}»",
+            comment=f"«comment {group}»",
+            warnings=(f"«warning {group}»",),
+        )
+        for group in range(n_groups)
+    )
+    return Told("0.1", "0.2", groups, ("«not assessed»",))
+
+
+def places_of(told: Told) -> list[bytes]:
+    """The encoded elements and items that tell it, place by place."""
     return [
         _encoded(
-            ReferencedSOPClassUID=said.sop_class_uid, ReferencedSOPInstanceUID=said.sop_instance_uid
+            ReferencedSOPClassUID=told.sop_class_uid, ReferencedSOPInstanceUID=told.sop_instance_uid
         ),
+        *(place for said in told.groups for place in _places_of_group(said)),
+        b"".join(map(_encoded_comment, told.not_assessed)),
+    ]
+
+
+def _places_of_group(said: Said) -> list[bytes]:
+    numbers = (said.probability, said.threshold, said.likeness)
+    return [
         _encoded(UID=said.tracking_uid),
         *(_encoded(FloatingPointValue=number, NumericValue=_decimal(number)) for number in numbers),
-        *map(_encoded_code, (said.pneumonia, said.uncertain, said.accepted)),
+        *map(_encoded_code, (said.finding, said.uncertain, said.accepted)),
         _encoded(TextValue=said.operating_point),
         _encoded(TextValue=said.comment),
         b"".join(map(_encoded_comment, said.warnings)),
@@ -284,7 +353,7 @@ def places_of(said: Said) -> list[bytes]:
 
 
 class _Form(NamedTuple):
-    """The content of a report that says nothing, split at the places that are to be filled in."""
+    """The content of a report that tells nothing, split at the places that are to be filled in."""
 
     root: Dataset
     content: RawDataElement
@@ -292,21 +361,22 @@ class _Form(NamedTuple):
     places: list[bytes]
 
 
-@lru_cache(maxsize=16)
-def _form(name: str, bundle_sha256: str, modality: str) -> _Form:
-    root = content_of(NOTHING_SAID, name, bundle_sha256, modality)
+@lru_cache(maxsize=64)
+def _form(author: Author, algorithms: tuple[Algorithm, ...], modality: str) -> _Form:
+    nothing = nothing_told(len(algorithms))
+    root = content_of(nothing, author, algorithms, modality)
     _leave_lengths_undefined(root.ContentSequence)
     with BytesIO(_bytes_of(root)) as buffer:  # what is read is not converted until it is asked for
         root = read_dataset(buffer, is_implicit_VR=False, is_little_endian=True)
-    places = places_of(NOTHING_SAID)
+    places = places_of(nothing)
     any_place = b"(" + b"|".join(map(re.escape, places)) + b")"
     content = root.get_item("ContentSequence")
     assert isinstance(content, RawDataElement)  # noqa: S101
     return _Form(root, content, re.split(any_place, content.value or b""), places)
 
 
-def _filled_in(form: _Form, said: Said) -> RawDataElement:
-    filled = dict(zip(form.places, places_of(said), strict=True))
+def _filled_in(form: _Form, told: Told) -> RawDataElement:
+    filled = dict(zip(form.places, places_of(told), strict=True))
     value = b"".join(filled.get(piece, piece) for piece in form.pieces)
     return form.content._replace(value=value, length=len(value))
 
@@ -338,7 +408,7 @@ def _encoded_code(code: Code) -> bytes:
 
 @lru_cache(maxsize=64)
 def _encoded_comment(text: str) -> bytes:
-    """A whole item of the measurement group."""
+    """A whole item of the measurement group, or of the root."""
     holder = Dataset()
     holder.ContentSequence = sr.ContentSequence([_text(COMMENT, text)])
     _leave_lengths_undefined(holder.ContentSequence)

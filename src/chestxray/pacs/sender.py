@@ -136,7 +136,7 @@ class Sender(threading.Thread):
     def _send(self, judged: Judged) -> None:
         begun = time.monotonic()
         try:
-            for file in (judged.overlay, judged.report):
+            for file in judged.files:
                 status = self._link.store(file)
                 if not _is_success(status):
                     self._failed(judged, f"status_0x{status:04X}")

@@ -20,7 +20,7 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,8 +75,7 @@ class Judged(NamedTuple):
     """An instance whose answer is to be sent, and how often that has failed."""
 
     number: int
-    overlay: Path
-    report: Path
+    files: list[Path]
     attempts: int
 
 
@@ -147,24 +146,23 @@ class Spool:
             )
         )
 
-    def judged(
-        self, number: int, judge: str, destination: str, *, overlay: Parts, report: Parts
-    ) -> None:
-        """Keep an answer, durably, until it is sent to ``destination``.
+    def judged(self, number: int, judge: str, destination: str, answer: Sequence[Parts]) -> None:
+        """Keep an answer's files, durably, until they are sent to ``destination`` in this order.
 
         Raises:
             OSError, NodeError: it was not kept, and the instance is still the judge's.
         """
-        answer = secrets.token_hex(16)
-        self._write({f"{answer}.overlay": overlay, f"{answer}.report": report})
+        name = secrets.token_hex(16)
+        files = {f"{name}.{position}": parts for position, parts in enumerate(answer)}
+        self._write(files)
         with self._transaction() as database:
             moved = database.execute(
                 "UPDATE instance SET state = 'judged', judge = NULL, destination = ?, answer = ?"
                 " WHERE id = ? AND state = 'judging' AND judge = ?",
-                (destination, answer, number, judge),
+                (destination, " ".join(files), number, judge),
             ).rowcount
         if not moved:
-            self._remove(*_answer_files(answer))
+            self._remove(*files)
 
     def refused(self, number: int, judge: str, reason: str) -> None:
         """Finish an instance without an answer; ``reason`` is an error's code."""
@@ -197,9 +195,8 @@ class Spool:
             limit,
         )
         return [
-            Judged(number, self._files / overlay, self._files / report, attempts)
+            Judged(number, [self._files / name for name in answer.split()], attempts)
             for number, answer, attempts in rows
-            for overlay, report in [_answer_files(answer)]
         ]
 
     def answered(self, number: int, destination: str) -> None:
@@ -260,7 +257,7 @@ class Spool:
             database.execute("DELETE FROM failing")
             rows = database.execute("SELECT file, answer FROM instance").fetchall()
         wanted = {file for file, _ in rows}
-        wanted.update(name for _, answer in rows if answer for name in _answer_files(answer))
+        wanted.update(name for _, answer in rows if answer for name in answer.split())
         with os.scandir(self._files) as entries:
             self._remove(*(entry.name for entry in entries if entry.name not in wanted))
 
@@ -282,7 +279,7 @@ class Spool:
                 else:
                     database.execute("DELETE FROM instance WHERE id = ?", (number,))
         for _, file, answer in rows:
-            self._remove(*(_answer_files(answer) if answer else ()))
+            self._remove(*(answer.split() if answer else ()))
             if not self._keep_s:
                 self._remove(file)
 
@@ -381,10 +378,6 @@ def _count(database: sqlite3.Connection, outcome: str, reason: str) -> None:
         "INSERT INTO tally VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET n = n + 1",
         (outcome, reason),
     )
-
-
-def _answer_files(answer: str) -> tuple[str, str]:
-    return f"{answer}.overlay", f"{answer}.report"
 
 
 def _private(path: str, flags: int) -> int:

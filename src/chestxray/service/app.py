@@ -1,6 +1,6 @@
 """The application: the rooms' parts put together.
 
-Does not: define routes (``routes``), or open a port (``server``).
+Does not: define routes (``api`` and ``page`` do), or open a port (``server``).
 """
 
 from __future__ import annotations
@@ -18,28 +18,30 @@ from starlette.exceptions import HTTPException
 
 from chestxray import __version__
 from chestxray.errors import ChestXrayError
-from chestxray.inference import BUNDLED, Predictor
-from chestxray.service import documentation, openapi, reading_page
-from chestxray.service.admission import Admission
-from chestxray.service.boundary import Boundary
+from chestxray.service.api import documentation, openapi
+from chestxray.service.api.routes import open_router, protected_router, require_key
+from chestxray.service.api.served import Served, read_served
+from chestxray.service.api.shadows import Shadows
+from chestxray.service.api.state import Service
+from chestxray.service.http.admission import Admission
+from chestxray.service.http.boundary import Boundary
+from chestxray.service.http.request_id import HEADER
+from chestxray.service.http.responses import on_error, on_http_exception, on_invalid_query
 from chestxray.service.metrics import Metrics
-from chestxray.service.request_id import HEADER
-from chestxray.service.responses import on_error, on_http_exception, on_invalid_query
-from chestxray.service.routes import open_router, protected_router, require_key
+from chestxray.service.page.routes import router as page_router
 from chestxray.service.settings import Settings
-from chestxray.service.state import Service
 
 DESCRIPTION = (
-    "Classifies frontal chest radiographs as NORMAL or PNEUMONIA, with a calibrated probability "
-    "and the evidence for it. **Not a medical device**: no answer replaces a radiologist's."
+    "Says of radiographs whether they show a finding, with a calibrated probability and the "
+    "evidence for it. **Not a medical device**: no answer replaces a radiologist's."
 )
 
 
-def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAPI:
-    """The application; without a ``predictor`` it loads the settings' bundle when it starts.
+def create_app(settings: Settings, served: Served | None = None) -> FastAPI:
+    """The application; unless they are given, it loads the settings' bundles when it starts.
 
     Raises (when it starts):
-        BundleError: the bundle cannot be used.
+        BundleError, ConfigError: the bundles cannot be used.
     """
     metrics = Metrics()
     admission = Admission(
@@ -49,24 +51,23 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
         max_buffered_bytes=settings.max_buffered_bytes,
         waited=partial(metrics.observe_stage, "wait"),
     )
-    service = Service(settings, admission, metrics, predictor)
+    shadows = Shadows(admission, metrics, settings.shadow_share)
+    service = Service(settings, admission, metrics, shadows)
+    if served is not None:
+        service.serve(served)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if service.predictor is None:
-            service.predictor = await run_in_threadpool(Predictor.load, settings.bundle or BUNDLED)
-        metrics.set_bundle(
-            name=service.predictor.manifest.name,
-            bundle_sha256=service.predictor.bundle_sha256,
-            version=__version__,
-        )
+        if service.served is None:
+            service.serve(await run_in_threadpool(lambda: Served.of(read_served(settings))))
         try:
             yield
         finally:
+            shadows.close()
             await run_in_threadpool(admission.close)
 
     app = FastAPI(
-        title="Chest X-ray pneumonia classifier",
+        title="Chest X-ray classifier",
         description=DESCRIPTION,
         version=__version__,
         lifespan=lifespan,
@@ -74,7 +75,9 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
         redoc_url=None,
         redirect_slashes=False,  # nobody wants an upload sent twice
     )
-    app.state.service = service
+    app.state.service = service  # for the API's routes and the server
+    app.state.metrics = metrics  # for the handlers of errors
+    app.state.settings = settings  # for the page
     app.openapi = partial(_document, service, app.openapi)  # type: ignore[method-assign]
     if settings.demands_key:
         app.include_router(
@@ -86,7 +89,7 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
         app.include_router(protected_router)
     app.include_router(open_router)
     app.include_router(documentation.router)
-    app.include_router(reading_page.router)
+    app.include_router(page_router)
     app.add_exception_handler(ChestXrayError, on_error)
     app.add_exception_handler(RequestValidationError, on_invalid_query)
     app.add_exception_handler(HTTPException, on_http_exception)
@@ -100,13 +103,15 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
         )
     app.add_middleware(
         Boundary,
-        service=service,
+        admission=admission,
+        metrics=metrics,
+        draining=lambda: service.draining,
     )
     return app
 
 
 def _document(service: Service, described: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     document = described()
-    loaded = service.predictor
-    openapi.complete(document, () if loaded is None else loaded.manifest.operating_points)
+    if service.served is not None:
+        openapi.complete(document, service.served.registry)
     return document

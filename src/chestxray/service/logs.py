@@ -1,7 +1,7 @@
 """The log: JSON lines for machines, plain lines on a terminal, the request's id in each.
 
 No file name, pixel, patient's value or query gets here: what is logged of a request is chosen by
-hand in ``boundary``, and of an unexpected error only its type and the lines of code it passed.
+hand in ``http.boundary``, and of an unexpected error only its type and the lines of code it passed.
 
 Does not: write files or rotate them (whoever starts the service does), or log health checks above
 ``debug``.
@@ -15,7 +15,7 @@ import sys
 
 from pythonjsonlogger.json import JsonFormatter
 
-from chestxray.service.request_id import request_id
+from chestxray.service.http.request_id import request_id
 
 
 class RequestIdFilter(logging.Filter):

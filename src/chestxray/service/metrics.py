@@ -5,7 +5,7 @@ One process keeps its figures in memory. Several write them to files that they s
 sum over all: what workers counted that died stays in it (:func:`forget_worker`), gauges are those
 of the living.
 
-Does not: decide what is counted when (``state`` and ``boundary`` do), keep anything beyond the last
+Does not: decide what is counted when (``api`` and ``http`` do), keep anything beyond the last
 worker's end, or bound its labels: a caller passes route templates, codes and names from the
 settings and the manifest, never what a client typed.
 """
@@ -45,8 +45,9 @@ from chestxray.errors import ConfigError
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """prometheus_client's: read when it is imported, so a worker is started with it."""
 
-Stage = Literal["receive", "wait", "decode", "infer", "render"]
-"""From the body's first byte to its last; for a thread; bytes to pixels; the network; pictures."""
+Stage = Literal["receive", "wait", "open", "decode", "infer", "render"]
+"""From the body's first byte to its last; for a thread; to what a file says of itself; to pixels;
+the network; pictures."""
 
 REQUEST_BUCKETS_S = (
     *(0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08),
@@ -58,6 +59,11 @@ STAGE_BUCKETS_S = (
 )
 SHARE_BUCKETS = tuple(step / 20 for step in range(1, 21))
 """For what lies in [0, 1]."""
+DIFFERENCE_BUCKETS = (
+    *(-0.9, -0.7, -0.5, -0.3, -0.2, -0.1, -0.05, -0.02, -0.01, -0.001),
+    *(0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0),
+)
+"""For the difference of two probabilities: from -0.001 to 0.001 they are as good as equal."""
 
 DEATHS, DEATHS_HELP = "chestxray_worker_deaths", "Worker processes that died and were replaced."
 
@@ -104,7 +110,7 @@ class Metrics:
         self._predictions = Counter(
             "chestxray_predictions_total",
             "Radiographs answered.",
-            ("label", "operating_point", "uncertain"),
+            ("model", "label", "operating_point", "uncertain"),
             registry=registry,
         )
         self._problems = Counter(
@@ -116,7 +122,8 @@ class Metrics:
         self._problems.labels("internal_error")  # from 0, so that the first one is an increase
         self._probabilities = Histogram(
             "chestxray_probability",
-            "Calibrated probability of PNEUMONIA.",
+            "Calibrated probability of the model's finding.",
+            ("model",),
             buckets=SHARE_BUCKETS,
             registry=registry,
         )
@@ -146,9 +153,36 @@ class Metrics:
         )
         self._bundle = Gauge(
             "chestxray_bundle_info",
-            "The bundle that answers; two of them while workers disagree.",
-            ("name", "bundle_sha256", "version"),
+            "1 for a bundle at work, 0 for one that was replaced; role is answers or shadow.",
+            ("name", "role", "bundle_sha256", "version"),
             multiprocess_mode="livemax",
+            registry=registry,
+        )
+        self._bundles: set[tuple[str, str, str, str]] = set()
+        self._reloads = Counter(
+            "chestxray_bundle_reloads_total",
+            "Times that the bundles were to be replaced.",
+            ("outcome",),
+            registry=registry,
+        )
+        for outcome in ("replaced", "failed"):
+            self._reloads.labels(outcome)  # from 0, so that the first one is an increase
+        self._shadow_assessments = Counter(
+            "chestxray_shadow_assessments_total",
+            "Radiographs that a shadow assessed too, by the default's label and the shadow's.",
+            ("shadow", "operating_point", "label", "shadow_label"),
+            registry=registry,
+        )
+        self._shadow_differences = Histogram(
+            "chestxray_shadow_probability_difference",
+            "A shadow's probability minus the default's.",
+            ("shadow",),
+            buckets=DIFFERENCE_BUCKETS,
+            registry=registry,
+        )
+        self._shadows_skipped = Counter(
+            "chestxray_shadow_skipped_total",
+            "Requests that shadows were to assess, and for which there was no room.",
             registry=registry,
         )
         self._resident_memory = Gauge(
@@ -188,6 +222,7 @@ class Metrics:
     def predicted(
         self,
         *,
+        model: str,
         label: str,
         operating_point: str,
         uncertain: bool,
@@ -195,8 +230,9 @@ class Metrics:
         input_check_score: float,
     ) -> None:
         """Count an answered radiograph; ``probability`` and ``input_check_score`` in [0, 1]."""
-        self._predictions.labels(label, operating_point, "true" if uncertain else "false").inc()
-        self._probabilities.observe(probability)
+        certainty = "true" if uncertain else "false"
+        self._predictions.labels(model, label, operating_point, certainty).inc()
+        self._probabilities.labels(model).observe(probability)
         self._input_check_scores.observe(input_check_score)
 
     def refused(self, code: str, input_check_score: float | None = None) -> None:
@@ -211,9 +247,29 @@ class Metrics:
         self._in_flight.set(in_flight)
         self._buffered.set(buffered_bytes)
 
-    def set_bundle(self, *, name: str, bundle_sha256: str, version: str) -> None:
-        """The bundle that this worker answers with; ``version`` is the package's."""
-        self._bundle.labels(name, bundle_sha256, version).set(1)
+    def set_bundles(self, bundles: Iterable[tuple[str, str, str, str]]) -> None:
+        """The bundles that this worker has at work: name, role, SHA-256, the package's version."""
+        at_work = set(bundles)
+        for bundle in self._bundles | at_work:
+            # Not removed: in a folder that workers share nothing can be.
+            self._bundle.labels(*bundle).set(bundle in at_work)
+        self._bundles |= at_work
+
+    def reloaded(self, *, replaced: bool) -> None:
+        """Count that the bundles were to be replaced, and whether they were."""
+        self._reloads.labels("replaced" if replaced else "failed").inc()
+
+    def shadowed(self, *, shadow: str, operating_point: str, label: str, shadow_label: str) -> None:
+        """Count a radiograph that a shadow assessed; a label is one of the finding's or refused."""
+        self._shadow_assessments.labels(shadow, operating_point, label, shadow_label).inc()
+
+    def shadow_differed(self, *, shadow: str, difference: float) -> None:
+        """Note the difference, in [-1, 1], of two answers' probabilities."""
+        self._shadow_differences.labels(shadow).observe(difference)
+
+    def shadow_skipped(self) -> None:
+        """Count a request that no shadow assesses, since too many are waiting."""
+        self._shadows_skipped.inc()
 
     def exposition(self) -> tuple[bytes, str]:
         """The body and the content type of an answer to Prometheus. Takes milliseconds."""

@@ -1,4 +1,4 @@
-"""The server: uvicorn in one process or several, and an orderly end.
+"""The server: uvicorn in one process or several, new bundles on SIGHUP, and an orderly end.
 
 Does not: know what is served (``app``), or end TLS (a reverse proxy does).
 """
@@ -9,20 +9,25 @@ import logging
 import multiprocessing
 import signal
 import socket
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from multiprocessing.connection import Connection as Pipe
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
-from chestxray.errors import ConfigError
-from chestxray.inference import BUNDLED, Bundle, Predictor, read_bundle
+from chestxray.errors import BundleError, ConfigError
+from chestxray.service.api.served import Bundles, Served, read_served
+from chestxray.service.api.state import Service
 from chestxray.service.app import create_app
-from chestxray.service.connections import Connection
+from chestxray.service.http.connections import Connection
 from chestxray.service.logs import configure_logging
 from chestxray.service.settings import Settings
-from chestxray.service.state import Service
-from chestxray.service.supervisor import Supervisor
+from chestxray.service.supervisor import Supervisor, on_hangup
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +41,12 @@ whoever has sent a request and not been heard yet gets an answer, and load balan
 KEEP_ALIVE_S = 75
 """Idle connections are kept longer than proxies and clients keep theirs (nginx 60 s, httpx 5 s), so
 that none sends a request into a connection that is being closed."""
+
+
+RENEW_POLL_S = 0.2
+"""How often the thread that renews the bundles looks whether the process ends."""
+
+NOT_REPLACED = "the bundles are not replaced: %s"
 
 
 class DrainingServer(uvicorn.Server):
@@ -71,36 +82,109 @@ class DrainingServer(uvicorn.Server):
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then return when what is in flight has been answered.
 
+    On SIGHUP the bundles are read anew, and answer from when they have shown that they work; where
+    one does not, the old ones stay.
+
     Raises:
-        BundleError: the bundle cannot be used.
-        ConfigError: the address cannot be listened on.
+        BundleError: a bundle cannot be used.
+        ConfigError: the address cannot be listened on, or the bundles do not go together.
     """
-    bundle = read_bundle(settings.bundle or BUNDLED)
-    predictor = Predictor.of(bundle)
+    bundles = read_served(settings)
+    served = Served.of(bundles)
     configure_logging(settings.log_level)
     with _listening_socket(settings) as listener:
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        logger.info("serving bundle %s on %s", predictor.manifest.name, url)
+        logger.info("serving bundle %s on %s", _told(bundles), url)
         if not settings.demands_key and not settings.on_loopback:
             logger.warning("anyone who reaches %s is answered: no API key is demanded", url)
         if settings.workers == 1:
-            _serve_on(listener, settings, predictor)
+            app = create_app(settings, served)
+            service: Service = app.state.service
+            hangup = threading.Event()
+            on_hangup(hangup.set)
+
+            def renew() -> None:
+                hangup.clear()
+                _serve_anew(service, lambda: read_served(settings))
+
+            with _renewing(hangup.wait, renew):
+                DrainingServer(uvicorn_config(app), service).run(sockets=[listener])
         else:
-            del predictor  # it has shown that the bundle works; each worker has its own
-            # The bundle goes to the workers as it was read: a replacement answers as the others
-            # do, whatever has become of the folder since.
-            Supervisor(_work, (listener, settings, bundle), n_workers=settings.workers).run()
+            del served  # they have shown that they work; each worker has its own
+            # Bundles go to the workers as they were read: all of them answer alike, also one that
+            # is replaced, whatever has become of the folders since.
+            Supervisor(
+                _work,
+                bundles,
+                partial(_read_working, settings),
+                (listener, settings),
+                n_workers=settings.workers,
+            ).run()
 
 
-def _work(listener: socket.socket, settings: Settings, bundle: Bundle) -> None:
+def _work(bundles: Bundles, renewed: Pipe, listener: socket.socket, settings: Settings) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of a terminal, say: it is for the supervisor
     configure_logging(settings.log_level)
-    _serve_on(listener, settings, Predictor.of(bundle))
+    app = create_app(settings, Served.of(bundles))
+    service: Service = app.state.service
+
+    def renew() -> None:
+        bundles = renewed.recv()
+        _serve_anew(service, lambda: bundles)
+
+    with _renewing(renewed.poll, renew):
+        DrainingServer(uvicorn_config(app), service).run(sockets=[listener])
 
 
-def _serve_on(listener: socket.socket, settings: Settings, predictor: Predictor) -> None:
-    app = create_app(settings, predictor)
-    DrainingServer(uvicorn_config(app), app.state.service).run(sockets=[listener])
+@contextmanager
+def _renewing(due: Callable[[float], bool], renew: Callable[[], None]) -> Iterator[None]:
+    """Meanwhile ``renew`` in a thread whenever it is ``due``, which waits for so many seconds."""
+    ending = threading.Event()
+
+    def follow() -> None:
+        with suppress(EOFError):  # the supervisor is gone
+            while not ending.is_set():
+                if due(RENEW_POLL_S):
+                    renew()
+
+    # Waited for: Python cannot end under a thread in which ONNX Runtime is at work.
+    thread = threading.Thread(target=follow, name="renew")
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        thread.join()
+
+
+def _serve_anew(service: Service, read: Callable[[], Bundles | None]) -> None:
+    """Replace the bundles of a running service, or say in log and metrics that they stay."""
+    try:
+        bundles = read()
+        if bundles is not None:
+            service.serve(Served.of(bundles, service.served))
+            logger.info("serving bundle %s from now on", _told(bundles))
+    except (BundleError, ConfigError) as exc:
+        logger.error(NOT_REPLACED, exc)  # noqa: TRY400
+        bundles = None
+    service.metrics.reloaded(replaced=bundles is not None)
+
+
+def _told(bundles: Bundles) -> str:
+    """Their names, with the beginning of each one's SHA-256."""
+    return ", ".join(f"{name} {of.sha256[:12]}" for name, of in bundles.answering.items())
+
+
+def _read_working(settings: Settings) -> Bundles | None:
+    """The bundles, if all of them work; otherwise None, and the reason in the log."""
+    try:
+        bundles = read_served(settings)
+        Served.of(bundles)
+    except (BundleError, ConfigError) as exc:
+        logger.error(NOT_REPLACED, exc)  # noqa: TRY400
+        return None
+    return bundles
 
 
 def uvicorn_config(app: FastAPI) -> uvicorn.Config:

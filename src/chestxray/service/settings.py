@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from chestxray.assessment.registry import Named, named
 from chestxray.errors import ConfigError
 from chestxray.imaging import Limits
 
@@ -36,8 +37,17 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    bundle: Path | None = Field(
-        None, description="folder of the bundle to serve; unset, the one that ships"
+    bundle: Annotated[tuple[Named, ...], NoDecode] = Field(
+        default_factory=tuple,
+        description="`DIR`, or `NAME=DIR,…`: folders of the bundles to serve, the default first; "
+        "unset, the one that ships",
+    )
+    shadow: Annotated[tuple[Named, ...], NoDecode] = Field(
+        default_factory=tuple,
+        description="`NAME=DIR,…`: bundles that assess what the default answers, and are not shown",
+    )
+    shadow_share: float = Field(
+        0.1, ge=0, le=1, description="share of the requests that shadows assess"
     )
     workers: int = Field(1, ge=1, description="processes that serve")
     threads: int | None = Field(
@@ -83,6 +93,17 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severity that is logged"
     )
+
+    @field_validator("bundle", "shadow", mode="before")
+    @classmethod
+    def _named_folders(cls, given: object) -> object:
+        """A variable's ``NAME=DIR,…``, or the command line's options of ``NAME=DIR``."""
+        if isinstance(given, Path):
+            return ((None, given),)
+        options = given.split(",") if isinstance(given, str) else given
+        if isinstance(options, list):
+            return tuple(named(option.strip()) for option in options)
+        return options
 
     @field_validator("api_keys", mode="before")
     @classmethod

@@ -1,7 +1,7 @@
 """Several processes that do the same work; one that dies is replaced.
 
 A request is with one process from its first byte to its last, so a process that dies takes only its
-own requests with it.
+own requests with it. What they work with is handed to all of them anew on SIGHUP.
 
 Does not: know what the work is, or end a process by anything but SIGTERM.
 """
@@ -11,40 +11,72 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import multiprocessing.connection
+import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from types import FrameType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from chestxray.service.metrics import forget_worker, metrics_folder
 
 logger = logging.getLogger(__name__)
 
+_STDERR = 2
+
 RESTART_PAUSE_S = 0.5
 """Before a dead process is replaced: one that cannot start must not keep the machine busy."""
 
 
-class Supervisor:
-    """Keeps ``n_workers`` processes at ``work(*arguments)`` until SIGTERM or SIGINT.
+T = TypeVar("T")
 
-    The signal is passed on, and every process drains by itself.
+
+def on_hangup(renew: Callable[[], None]) -> None:
+    """Have SIGHUP call ``renew``; where it says that the terminal was closed, end as on SIGTERM."""
+    had_terminal = os.isatty(_STDERR)
+
+    def handle(_: int, __: FrameType | None) -> None:
+        if had_terminal and not os.isatty(_STDERR):
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            renew()
+
+    signal.signal(signal.SIGHUP, handle)
+
+
+class Supervisor(Generic[T]):
+    """Keeps ``n_workers`` processes at ``work(material, renewed, *arguments)`` until SIGTERM or
+    SIGINT.
+
+    The signal is passed on, and every process drains by itself. On SIGHUP ``renew`` is asked for
+    new material; it goes through ``renewed`` to those who are at work, and a replacement begins
+    with it. None says to them that there is none, and that they stay with the old.
     """
 
     def __init__(
-        self, work: Callable[..., None], arguments: tuple[Any, ...], *, n_workers: int
+        self,
+        work: Callable[..., None],
+        material: T,
+        renew: Callable[[], T | None],
+        arguments: tuple[Any, ...],
+        *,
+        n_workers: int,
     ) -> None:
         self._work, self._arguments, self._n_workers = work, arguments, n_workers
+        self._material, self._renew = material, renew
         # Not fork: threads of ONNX Runtime do not survive it.
         self._context = multiprocessing.get_context("spawn")
-        self._workers: list[SpawnProcess] = []
-        self._stopping = False
+        self._workers: dict[SpawnProcess, Connection] = {}
+        self._stopping = self._renewing = False
 
     def run(self) -> None:
         """Return when all processes have ended after a signal."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        on_hangup(self._ask_to_renew)
         with metrics_folder():
             for _ in range(self._n_workers):
                 self._add_worker()
@@ -54,9 +86,19 @@ class Supervisor:
                 )
                 for worker in [w for w in self._workers if w.sentinel in ended]:
                     self._replace(worker)
+                if self._renewing and not self._stopping:
+                    self._renewing = False
+                    self._hand_out(self._renew())
+
+    def _hand_out(self, material: T | None) -> None:
+        if material is not None:
+            self._material = material
+        for renewed in self._workers.values():
+            with suppress(OSError):  # it has just died, and its replacement begins with this
+                renewed.send(material)
 
     def _replace(self, dead: SpawnProcess) -> None:
-        self._workers.remove(dead)
+        self._workers.pop(dead).close()
         dead.join()
         if self._stopping:
             return
@@ -68,17 +110,24 @@ class Supervisor:
 
     def _add_worker(self) -> None:
         while not self._stopping:
-            worker = self._context.Process(target=self._work, args=self._arguments)
+            theirs, ours = self._context.Pipe(duplex=False)
+            arguments = (self._material, theirs, *self._arguments)
+            worker = self._context.Process(target=self._work, args=arguments)
             try:
                 worker.start()
             except BrokenPipeError:  # killed before it had read what it is to do
                 logger.error("a worker ended before it began")  # noqa: TRY400
                 time.sleep(RESTART_PAUSE_S)
                 continue
-            self._workers.append(worker)
+            finally:
+                theirs.close()
+            self._workers[worker] = ours
             if self._stopping:  # the signal came while it started, and did not reach it
                 worker.terminate()
             return
+
+    def _ask_to_renew(self) -> None:
+        self._renewing = True
 
     def _stop(self, _: int, __: FrameType | None) -> None:
         self._stopping = True

@@ -1,8 +1,9 @@
 """DICOM: bytes → data set → radiograph.
 
-``data_set`` reads the elements, in bounds; ``acquisition`` refuses by what they say of the image;
-``frame`` gets the stored values, decompressed by ``codecs``; ``greyscale`` makes grey levels of
-them and ``orientation`` turns them upright. ``elements`` reads one element's value.
+``data_set`` reads the elements, in bounds; ``acquisition`` says what they say of the image, and
+refuses what is no single grey picture; ``frame`` gets the stored values, decompressed by
+``codecs``; ``greyscale`` makes grey levels of them and ``orientation`` turns them upright.
+``elements`` reads one element's value.
 
 Does not: hand on anything that says who the patient is; the age alone goes into the radiograph.
 """
@@ -10,13 +11,12 @@ Does not: hand on anything that says who the patient is; the age alone goes into
 from chestxray.imaging.dicom.data_set import is_dicom, read_data_set
 from chestxray.imaging.dicom.elements import text
 from chestxray.imaging.dicom.frame import TRANSFER_SYNTAXES
-from chestxray.imaging.dicom.reading import decode_dicom, radiograph_of
+from chestxray.imaging.dicom.reading import open_data_set
 
 __all__ = [
     "TRANSFER_SYNTAXES",
-    "decode_dicom",
     "is_dicom",
-    "radiograph_of",
+    "open_data_set",
     "read_data_set",
     "text",
 ]

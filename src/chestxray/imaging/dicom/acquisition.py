@@ -1,10 +1,11 @@
-"""What a data set says of its image decides whether it is decoded at all.
+"""What a data set says of how its image was made, in standard terms.
 
-Given values are believed; where one is not given, the input check is what remains. Body parts and
-views are free text in practice ("CHEST_PA", "W034Thorax"), so they are told by what they contain.
+Body parts and views are free text in practice ("CHEST_PA", "W034Thorax"), so they are told by what
+they contain.
 
 Sources: PS3.3 C.7.3.1 (Modality), C.8.1.1, C.8.11.3 and C.8.11.5 (DX), C.7.6.1.1.1 (Patient
-Orientation), PS3.16 CID 4010 (DX View). Does not: read who the patient is, the age apart.
+Orientation), PS3.16 CID 4010 (DX View). Does not: decide what a bundle may judge (``assessment``
+does), or read who the patient is, the age apart.
 """
 
 from __future__ import annotations
@@ -14,62 +15,54 @@ from datetime import date
 
 from pydicom import Dataset
 
-from chestxray.errors import (
-    ColourError,
-    MultiFrameError,
-    NoPixelDataError,
-    WrongBodyPartError,
-    WrongModalityError,
-    WrongViewError,
-)
+from chestxray.errors import ColourError, MultiFrameError, NoPixelDataError
 from chestxray.imaging.dicom.elements import integer, items, number, stored, text, texts
+from chestxray.imaging.radiograph import Acquisition, View
 
-NO_AGE = "the file does not give the patient's age"
 NO_MODALITY = "the file does not say its modality"
 FOR_PROCESSING = (
     "the image is meant for processing, not for presentation: its grey levels may be the detector's"
 )
 
-_MODALITIES = ("CR", "DX")
+CHEST = "CHEST"
 _CHEST = re.compile(r"CHEST|THORA|TORAX|TORAC|LUNG")
 _BESIDE_THE_CHEST = re.compile(r"SPINE|LUMB|BONE|RIB|VERTEB")
 _CHEST_CODES = {"51185008", "T-D3000", "39607008", "T-28000"}  # thorax, lung; SNOMED CT and RT
 
-_NOT_FRONTAL = re.compile(r"LAT|OBL|DECUB|LORD|AXIAL|SAGITTAL|TANGENTIAL")
-_NOT_FRONTAL_CODES = {
-    "LL",
-    "RL",
-    "LLD",
-    "RLD",
-    "LAO",
-    "RAO",
-    "LPO",
-    "RPO",
-    "LLO",
-    "RLO",
-    "LO",
-    "RO",
+_NOT_FRONTAL: tuple[tuple[re.Pattern[str], View], ...] = (
+    (re.compile("DECUB"), "DECUBITUS"),
+    (re.compile("OBL"), "OBLIQUE"),
+    (re.compile("LORD"), "LORDOTIC"),
+    (re.compile("AXIAL"), "AXIAL"),
+    (re.compile("SAGITTAL"), "SAGITTAL"),
+    (re.compile("TANGENTIAL"), "TANGENTIAL"),
+    (re.compile("LAT"), "LATERAL"),
+)
+_NOT_FRONTAL_CODES: dict[View, tuple[str, ...]] = {
+    "LATERAL": ("LL", "RL"),
+    "DECUBITUS": ("LLD", "RLD"),
+    "OBLIQUE": ("LAO", "RAO", "LPO", "RPO", "LLO", "RLO", "LO", "RO"),
 }
+_FRONTAL: tuple[tuple[re.Pattern[str], View], ...] = (
+    (re.compile(r"\bA\.?P\b|ANTERO-?POSTERIOR"), "AP"),
+    (re.compile(r"\bP\.?A\b|POSTERO-?ANTERIOR"), "PA"),
+)
 
 _DAYS = {"D": 1.0, "W": 7.0, "M": 30.4375, "Y": 365.25}
 _AGE = re.compile(r"(\d{1,3})([DWMY]?)")  # without a unit in many a file: years
 
 
-def check_acquisition(ds: Dataset) -> list[str]:
-    """Refuse what cannot be a single grey frontal chest radiograph; the rest as warnings.
+def acquisition_of(ds: Dataset) -> Acquisition:
+    """What a data set says of how its image was made."""
+    return Acquisition(text(ds, "Modality"), _body_part(ds), _view(ds), age_years(ds))
+
+
+def check_picture(ds: Dataset) -> list[str]:
+    """Refuse what is no single grey picture; what a reader should know besides as warnings.
 
     Raises:
-        WrongModalityError, WrongBodyPartError, WrongViewError, MultiFrameError, ColourError,
-        NoPixelDataError: the first that holds, in this order.
+        MultiFrameError, ColourError, NoPixelDataError: the first that holds, in this order.
     """
-    warnings = []
-    modality = text(ds, "Modality")
-    if modality is None:
-        warnings.append(NO_MODALITY)
-    elif modality not in _MODALITIES:
-        raise WrongModalityError("only computed and digital radiography (CR, DX) is read")
-    _check_body_part(ds)
-    _check_view(ds)
     if (number(ds, "NumberOfFrames") or 1) > 1:
         raise MultiFrameError("an image of several frames is not read")
     photometric = text(ds, "PhotometricInterpretation") or "MONOCHROME2"
@@ -77,8 +70,9 @@ def check_acquisition(ds: Dataset) -> list[str]:
         raise ColourError("an image in colour is not read")
     if stored(ds, "PixelData") is None:
         raise NoPixelDataError("the file has no pixel data")
-    if age_years(ds) is None:
-        warnings.append(NO_AGE)
+    warnings = []
+    if text(ds, "Modality") is None:
+        warnings.append(NO_MODALITY)
     if text(ds, "PresentationIntentType") == "FOR PROCESSING":
         warnings.append(FOR_PROCESSING)
     return warnings
@@ -104,27 +98,33 @@ def _date(ds: Dataset, keyword: str) -> date | None:
         return None
 
 
-def _check_body_part(ds: Dataset) -> None:
+def _body_part(ds: Dataset) -> str | None:
+    """``CHEST``, or what the data set calls another body part."""
     body_part = text(ds, "BodyPartExamined")
     if body_part is not None:
-        if not _CHEST.search(body_part) or _BESIDE_THE_CHEST.search(body_part):
-            raise WrongBodyPartError("the body part examined is not the chest")
-        return
+        is_chest = _CHEST.search(body_part) and not _BESIDE_THE_CHEST.search(body_part)
+        return CHEST if is_chest else body_part
     codes = [
         code for item in items(ds, "AnatomicRegionSequence") for code in texts(item, "CodeValue")
     ]
-    if codes and not _CHEST_CODES.intersection(codes):
-        raise WrongBodyPartError("the anatomic region is not the chest")
+    return CHEST if _CHEST_CODES.intersection(codes) else next(iter(codes), None)
 
 
-def _check_view(ds: Dataset) -> None:
+def _view(ds: Dataset) -> View | None:
+    """The view, if it is told and understood."""
     view = text(ds, "ViewPosition") or ""
     meanings = [
         meaning for item in items(ds, "ViewCodeSequence") for meaning in texts(item, "CodeMeaning")
     ]
-    if view in _NOT_FRONTAL_CODES or any(map(_NOT_FRONTAL.search, [view, *meanings])):
-        raise WrongViewError("the view is not frontal")
+    words = [view, *meanings]
+    for pattern, term in _NOT_FRONTAL:
+        if any(map(pattern.search, words)):
+            return term
+    for term, view_codes in _NOT_FRONTAL_CODES.items():
+        if view in view_codes:
+            return term
     # A row or a column that runs to the patient's front or back: seen from the side.
     orientation = texts(ds, "PatientOrientation")
     if len(orientation) == 2 and any(direction[0] in "AP" for direction in orientation):
-        raise WrongViewError("the patient is seen from the side")
+        return "LATERAL"
+    return next((term for pattern, term in _FRONTAL if any(map(pattern.search, words))), None)

@@ -38,7 +38,7 @@ def standardise(x: Tensor) -> Tensor:
 
     A grey level of a radiograph has no unit: exposure, detector and window decide it, and hospitals
     differ in them. So the network never sees brightness or contrast of the picture as a whole,
-    which alone tell NORMAL from PNEUMONIA in the published data far too well.
+    which alone tell the truths apart in the published data far too well.
     """
     centred = x - x.mean((2, 3), keepdim=True)
     std = centred.square().mean((2, 3), keepdim=True).sqrt()

@@ -1,0 +1,132 @@
+// The list: every file with thumbnail, name and state, in an order; which one is shown.
+//
+// Does not: have anything read (queue.js does), or say how far it is (progress.js does).
+
+import { byId, element } from "./elements.js";
+import * as words from "./words.js";
+
+export class Worklist {
+  readings = [];
+  selected = null;
+  #rows = new Map(); // reading → {item, button, state, thumbnail}
+  #order = "added";
+
+  constructor(onSelect) {
+    this.onSelect = onSelect;
+    byId("order").addEventListener("change", (event) => {
+      this.#order = event.target.value;
+      this.arrange();
+    });
+  }
+
+  add(readings) {
+    this.readings.push(...readings);
+    for (const reading of readings) {
+      this.#rows.set(reading, this.#row(reading));
+    }
+    this.arrange();
+  }
+
+  clear() {
+    this.readings = [];
+    this.selected = null;
+    this.#rows.clear();
+    this.arrange();
+  }
+
+  select(reading) {
+    this.#rows.get(this.selected)?.button.removeAttribute("aria-current");
+    this.selected = reading;
+    const row = this.#rows.get(reading);
+    if (row) {
+      row.button.setAttribute("aria-current", "true");
+      row.item.scrollIntoView({ block: "nearest", inline: "nearest" });
+    }
+    this.onSelect(reading);
+  }
+
+  /** The reading `step` places after the selected one, if there is one. */
+  move(step) {
+    const shown = this.inOrder();
+    const next = shown[shown.indexOf(this.selected) + step];
+    if (next) {
+      this.select(next);
+    }
+  }
+
+  inOrder() {
+    const probability = (reading) => reading.prediction?.probability ?? -1;
+    const rank = { failed: 0, answered: 1, reading: 2, waiting: 2 };
+    const by = {
+      added: () => 0,
+      probability: (a, b) => probability(b) - probability(a),
+      state: (a, b) => rank[a.state] - rank[b.state],
+    };
+    return this.readings.toSorted(by[this.#order]);
+  }
+
+  /** Put the rows in their order. */
+  arrange() {
+    const list = byId("readings");
+    const items = this.inOrder().map((reading) => this.#rows.get(reading).item);
+    const same = items.length === list.children.length && items.every((x, i) => x === list.children[i]);
+    if (!same) {
+      const focused = document.activeElement;
+      list.replaceChildren(...items);
+      focused.focus({ preventScroll: true }); // moved, it has lost it
+    }
+    byId("order-area").hidden = this.readings.length < 2;
+    byId("list-actions").hidden = this.readings.length === 0;
+  }
+
+  /** Show what has become of one reading. */
+  update(reading, judgement) {
+    const row = this.#rows.get(reading);
+    if (!row) {
+      return; // it has been cleared away
+    }
+    row.state.textContent = words.state(reading, judgement);
+    row.button.dataset.state = reading.state;
+    row.button.dataset.finding =
+      reading.state === "answered" ? words.finding(judgement.of(reading.prediction).positive) : "";
+    if (reading.thumbnail && row.thumbnail !== reading.thumbnail) {
+      row.thumbnail.replaceWith(reading.thumbnail);
+      row.thumbnail = reading.thumbnail;
+    }
+  }
+
+  updateAll(judgement) {
+    for (const reading of this.readings) {
+      this.update(reading, judgement);
+    }
+  }
+
+  /** How many there are of each, in a line. */
+  summary(judgement) {
+    const { positive, negative } = judgement.finding;
+    const labels = { [positive]: 0, [negative]: 0 };
+    let failed = 0;
+    for (const reading of this.readings) {
+      if (reading.state === "answered") {
+        labels[judgement.of(reading.prediction).label] += 1;
+      }
+      failed += reading.state === "failed";
+    }
+    const parts = Object.entries(labels).map(([label, n]) => `${n} ${label}`);
+    return [...parts, `${failed} not judged`].join(" · ");
+  }
+
+  #row(reading) {
+    const state = element("span", { className: "state" }, "waiting");
+    const name = element("span", { className: "name", title: reading.path }, reading.path);
+    const thumbnail = element("canvas", { width: 1, height: 1 });
+    const button = element(
+      "button",
+      { type: "button" },
+      thumbnail,
+      element("span", { className: "text" }, name, state),
+    );
+    button.addEventListener("click", () => this.select(reading));
+    return { item: element("li", {}, button), button, state, thumbnail };
+  }
+}
