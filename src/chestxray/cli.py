@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import signal
 import sys
 import time
@@ -34,6 +35,7 @@ from chestxray.errors import ChestXrayError, ConfigError, RequestError
 
 if TYPE_CHECKING:
     from chestxray.archive.run import Tally
+    from chestxray.assessment import Assessment
     from chestxray.dataset import Labels, Sample
     from chestxray.evaluation.evaluate import Scored
     from chestxray.inference import Manifest
@@ -192,39 +194,50 @@ def predict(
     assessors = registry.assessors(choices=options.choices)
     if heatmap is not None:
         heatmap.mkdir(parents=True, exist_ok=True)
-    names = _heatmap_names(files)
-    failed = 0
+    loads = [partial(load, file) for file in files]
+
+    def elements(of: partial[bytes], assessments: list[Assessment]) -> list[BatchElement]:
+        return [batch_element(str(of.args[0]), each, options) for each in assessments]
+
+    unanswered = 0
     with _bar("predict", len(files), shown=len(files) > 8) as on_done:
-        loads = [partial(load, file) for file in files]
-        assessed = assess_all(loads, assessors, threads=_cores())
-        for done, (file, name, assessments) in enumerate(
-            zip(files, names, assessed, strict=True), start=1
+        answered = assess_all(loads, assessors, elements, threads=_cores())
+        for done, (name, of_file) in enumerate(
+            zip(_heatmap_names(files), answered, strict=True), start=1
         ):
             on_done(done)
-            for assessment in assessments:
-                element = batch_element(str(file), assessment, options)
-                asked = assessment.assessor.name if len(assessors) > 1 else None
-                failed += _print_element(element, asked, as_json=json)
+            failures = 0
+            for assessor, element in zip(assessors, of_file, strict=True):
+                asked = assessor.name if len(assessors) > 1 else None
+                failures += _print_element(element, asked, as_json=json)
                 if heatmap is not None:
-                    of_model = "" if asked is None else f".{asked}"
-                    _save_heatmap(element, heatmap / f"{name}{of_model}.heatmap.png")
-    if failed:
-        everything = failed == len(files) * len(assessors)
-        raise typer.Exit(EXIT_FAILED if everything else EXIT_SOME_FAILED)
+                    _save_heatmap(element, heatmap / _heatmap_name(name, asked))
+            unanswered += failures == len(assessors)  # others may be for other patients
+    if unanswered:
+        raise typer.Exit(EXIT_FAILED if unanswered == len(files) else EXIT_SOME_FAILED)
+
+
+def _heatmap_name(name: str, model: str | None) -> str:
+    # A bundle may call itself whatever it likes.
+    of_model = "" if model is None else "." + re.sub(r"[^A-Za-z0-9_.-]", "_", model)
+    return f"{name}{of_model}.heatmap.png"
 
 
 def _print_element(element: BatchElement, model: str | None, *, as_json: bool) -> bool:
     """Print an element and say whether it is a failure; ``model`` where there are several."""
+    from pydantic_core import to_json  # noqa: PLC0415
+
     from chestxray.service.api.schemas import FailedFile  # noqa: PLC0415
 
+    if as_json:
+        told = element.model_dump(mode="json")
+        # The element of a failed file does not say which model failed.
+        _say(to_json(told if model is None else {"model": model} | told).decode())
     if isinstance(element, FailedFile):
-        if as_json:
-            _say(element.model_dump_json())
         asked = "" if model is None else f" ({model})"
         _fail(f"{element.filename}{asked}: {element.error.detail}", EXIT_FAILED)
         return True
     if as_json:
-        _say(element.model_dump_json())
         return False
     answer = element.prediction
     asked = "" if model is None else f"{model}, "

@@ -127,7 +127,7 @@ class WrongBodyPartError(RefusedError):
 
 
 class WrongViewError(RefusedError):
-    """Not frontal: lateral, oblique or in decubitus."""
+    """A view that the bundle does not know: lateral, say."""
 
     code = "wrong_view"
 

@@ -95,12 +95,13 @@ def test_a_name_that_is_no_utf_8_keeps_its_bytes_as_text_in_both(tmp_path) -> No
     assert parquet_rows(tmp_path / "out.parquet") == list(read_csv(part))
 
 
-def test_a_file_ends_with_the_first_error_of_its_rows() -> None:
+def test_a_file_ends_answered_if_any_bundle_answered_it_else_with_its_first_error() -> None:
     refused = EMPTY._replace(error_code="outside_population")
     unlike = EMPTY._replace(error_code="not_a_chest_radiograph")
     assert outcome([EMPTY, EMPTY]) == ""
-    assert outcome([EMPTY, refused, unlike]) == "outside_population"
-    assert outcome([unlike, EMPTY, refused]) == "not_a_chest_radiograph"
+    assert outcome([EMPTY, refused]) == outcome([refused, EMPTY]) == ""
+    assert outcome([refused, unlike]) == "outside_population"
+    assert outcome([unlike, refused]) == "not_a_chest_radiograph"
 
 
 def test_other_readers_of_csv_find_header_and_truth_values(tmp_path) -> None:

@@ -82,8 +82,8 @@ def test_the_tally_tells_judged_refused_and_unreadable_apart(archive, job, tmp_p
     assert told == list(range(15))
 
 
-def test_with_several_bundles_a_file_is_judged_if_all_judge_it(archive, two, tmp_path) -> None:
-    """``other`` knows adults alone: the child in ``b.dcm`` is judged by ``tiny``, and refused."""
+def test_with_several_bundles_a_file_is_judged_if_any_judges_it(archive, two, tmp_path) -> None:
+    """``other`` knows adults alone, and refuses the child in ``b.dcm``, whom ``tiny`` judges."""
     told: list[int] = []
     tally = scored(
         archive, tmp_path / "out.csv", two, watch=lambda tally: told.append(tally.n_done)
@@ -91,9 +91,13 @@ def test_with_several_bundles_a_file_is_judged_if_all_judge_it(archive, two, tmp
     rows = rows_of(tmp_path / "out.csv")
     judged: dict[object, bool] = {}
     for row in rows:
-        judged[row["path"]] = judged.get(row["path"], True) and row["label"] is not None
+        judged[row["path"]] = judged.get(row["path"], False) or row["label"] is not None
     assert tally.n_judged == sum(judged.values())
-    assert not judged[f"{archive}/b.dcm"]
+    assert judged[f"{archive}/b.dcm"]
+    assert [row["error_code"] for row in rows if row["path"] == f"{archive}/b.dcm"] == [
+        None,
+        "outside_population",
+    ]
     assert tally.n_files == tally.n_done == len(judged) == 14
     assert tally.n_unreadable == 4
     assert told == list(range(15))

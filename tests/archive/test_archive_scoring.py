@@ -179,7 +179,7 @@ def test_what_is_refused_leaves_memory_with_its_row(mixed, job, tmp_path) -> Non
 
 
 def n_radiographs() -> int:
-    return sum(isinstance(thing, Radiograph) for thing in gc.get_objects())
+    return sum(type(thing) is Radiograph for thing in gc.get_objects())
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])

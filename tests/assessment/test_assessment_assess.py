@@ -1,20 +1,30 @@
 """One file or many, one bundle or several: each assessment is what it would be alone."""
 
+import gc
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from chestxray.assessment import Assessment, Choices, Registry, assess, assess_all, read_bundles
+from chestxray.assessment import (
+    Assessment,
+    Choices,
+    Registry,
+    assess,
+    assess_all,
+    named,
+    read_bundles,
+)
 from chestxray.assessment.assess import AHEAD
 from chestxray.errors import ConfigError, DamagedFileError, TooManyBytesError, UnknownModelError
-from chestxray.imaging import Limits, open_file, resize
+from chestxray.imaging import Limits, Radiograph, open_file, resize
 from chestxray.imaging.synthetic import synthetic_radiograph
 from chestxray.inference import BUNDLED, read_bundle
 from factories import images
 from factories.bundles import write_tiny_bundle
 from factories.dicom_files import dicom, phantom
+from factories.servers import wait_until
 
 CHEST = dicom(phantom(12, 64))
 TEXT = b"Dear colleague,"
@@ -24,6 +34,10 @@ KNEE = dicom(phantom(12, 64), BodyPartExamined="KNEE")
 def radiographs(n: int) -> list[bytes]:
     levels = (np.uint8(np.round(synthetic_radiograph(seed, 96) * 255)) for seed in range(n))
     return [images.png(of) for of in levels]
+
+
+def both(_: object, assessments: list[Assessment]) -> list[Assessment]:
+    return assessments
 
 
 def said(assessment: Assessment) -> tuple:
@@ -60,14 +74,14 @@ def test_several_bundles_answer_as_each_alone(registry: Registry) -> None:
 
 def test_many_files_are_assessed_in_their_order_as_each_alone(registry: Registry) -> None:
     files = [*radiographs(20), TEXT, CHEST]
-    together = list(assess_all(files, registry.assessors(), threads=4))
+    together = list(assess_all(files, registry.assessors(), both, threads=4))
     alone = [assess(data, registry.assessors()) for data in files]
     assert [list(map(said, one)) for one in together] == [list(map(said, one)) for one in alone]
 
 
 def test_a_file_may_be_opened_already_or_be_loaded_when_it_is_its_turn(registry: Registry) -> None:
     whole, opened, loaded = assess_all(
-        [CHEST, open_file(CHEST), lambda: CHEST], [registry.assessor()]
+        [CHEST, open_file(CHEST), lambda: CHEST], [registry.assessor()], both
     )
     assert said(whole[0]) == said(opened[0]) == said(loaded[0])
 
@@ -96,11 +110,63 @@ def test_no_more_files_are_loaded_ahead_than_are_kept_busy(registry: Registry) -
             loaded += 1
         return CHEST
 
-    answers = assess_all([load] * 100, [registry.assessor()], threads=2)
+    answers = assess_all([load] * 100, [registry.assessor()], both, threads=2)
     next(answers)
     assert loaded <= 2 * AHEAD + 2
     answers.close()
     assert loaded < 100
+
+
+def live_radiographs() -> int:
+    gc.collect()
+    return sum(type(thing) is Radiograph for thing in gc.get_objects())
+
+
+def test_pictures_do_not_wait_for_the_files_before_them(registry: Registry) -> None:
+    first = threading.Event()
+
+    def slow() -> bytes:
+        first.wait(30)
+        return CHEST
+
+    def labels(_: object, assessments: list[Assessment]) -> list[str]:
+        return [assessment.answer[1].label for assessment in assessments]
+
+    before = live_radiographs()
+    done: list[bytes] = []
+    files = [slow, *(lambda: done.append(b"") or CHEST for _ in range(8))]
+    answers = assess_all(files, registry.assessors(), labels, threads=2)
+    reader = threading.Thread(target=lambda: list(answers))
+    reader.start()
+    wait_until(lambda: len(done) == 8)
+    wait_until(lambda: live_radiographs() == before)
+    first.set()
+    reader.join()
+
+
+def test_what_is_left_of_an_assessment_holds_no_picture(registry: Registry) -> None:
+    before = live_radiographs()
+    (kept,) = assess(CHEST, [registry.assessor()])
+    kept = kept.without_pixels()
+    assert live_radiographs() == before
+    assert kept.outcome == "answered"
+    (again,) = assess(kept.source, [registry.assessor("second")])
+    (alone,) = assess(CHEST, [registry.assessor("second")])
+    assert said(again) == said(alone)
+
+
+def test_a_file_that_cannot_be_decoded_is_tried_once_for_all_bundles(registry: Registry) -> None:
+    tries = []
+    opened = open_file(CHEST)
+
+    def broken(px: int | None) -> Radiograph:
+        tries.append(px)
+        raise DamagedFileError("no picture")
+
+    object.__setattr__(opened, "decode", broken)
+    assessments = assess(opened, registry.assessors())
+    assert [assessment.error.code for assessment in assessments] == ["damaged_file"] * 2
+    assert tries == [448]
 
 
 def test_limits_hold(registry: Registry) -> None:
@@ -136,6 +202,26 @@ def test_bundles_are_named_as_asked_or_as_they_call_themselves(tmp_path: Path) -
 def test_choices_reach_every_bundle(registry: Registry) -> None:
     asked = registry.assessors(choices=Choices(operating_point="rule_in"))
     assert [a.prediction.operating_point for a in assess(CHEST, asked)] == ["rule_in", "rule_in"]
+
+
+@pytest.mark.parametrize(
+    ("option", "taken"),
+    [
+        ("a=/x", ("a", Path("/x"))),
+        (" a.b-c_1=x/y ", ("a.b-c_1", Path("x/y"))),
+        ("/srv/a=b", (None, Path("/srv/a=b"))),
+        ("./a=b", (None, Path("a=b"))),
+        ("bundle", (None, Path("bundle"))),
+    ],
+)
+def test_an_option_is_a_folder_with_or_without_a_name(option: str, taken: tuple) -> None:
+    assert named(option) == taken
+
+
+@pytest.mark.parametrize("option", ["", " ", "a=", "=/x", "my bundle=/x", "-a=/x", "é=/x"])
+def test_an_option_that_is_neither_is_an_error(option: str) -> None:
+    with pytest.raises(ConfigError):
+        named(option)
 
 
 @pytest.mark.parametrize("side_px", [64, 224, 384, 768])

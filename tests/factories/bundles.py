@@ -29,11 +29,13 @@ FINDING = {
     "negative": "NORMAL",
     "positive": "PNEUMONIA",
     "code": {"value": "233604007", "scheme": "SCT", "meaning": "Pneumonia"},
+    "site": {"value": "39607008", "scheme": "SCT", "meaning": "Lung"},
 }
 OTHER_FINDING = {
     "negative": "DRY",
     "positive": "EFFUSION",
     "code": {"value": "60046008", "scheme": "SCT", "meaning": "Pleural effusion"},
+    "site": None,
 }
 POPULATION = {
     "age_years": [1, 5],

@@ -1,9 +1,14 @@
 """What a data set says of how its image was made, and what is refused as no single grey picture."""
 
+from datetime import date, timedelta
+
 import numpy as np
 import pytest
-from pydicom import uid
+from pydicom import Dataset, uid
 from pydicom.config import disable_value_validation
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import BaseTag
 
 from chestxray.errors import (
     ColourError,
@@ -99,6 +104,13 @@ def test_a_small_picture_is_too_small():
         ({"PatientAge": None, "PatientBirthDate": "20200102", "AcquisitionDate": "20260102"}, 6),
         ({"PatientAge": "", "PatientBirthDate": "20200102", "AcquisitionDate": None,
           "StudyDate": "20230102"}, 3),
+        ({"PatientAge": "365D"}, 1),
+        ({"PatientAge": "364D"}, 0.997),
+        ({"PatientAge": "052W"}, 0.997),
+        ({"PatientAge": "012M"}, 1),
+        ({"PatientAge": None, "PatientBirthDate": "20080229",
+          "AcquisitionDate": "20260228"}, 17.997),
+        ({"PatientAge": None, "PatientBirthDate": "20080229", "AcquisitionDate": "20260301"}, 18),
         ({"PatientAge": "old", "PatientBirthDate": None}, None),
         ({"PatientAge": None, "PatientBirthDate": "20300101"}, None),
         ({"PatientAge": None, "PatientBirthDate": "d14a028c2a3a2bc9476102bb28823441"}, None),
@@ -116,3 +128,23 @@ def test_the_age_is_what_is_stated_or_else_what_the_dates_give(attributes, years
                 ds.add_new(keyword, "LO" if len(value) > 8 else vr, value)
     age = age_years(read_data_set(part10(ds), Limits()))
     assert age == (None if years is None else pytest.approx(years, abs=0.005))
+    assert age is None or int(age) == int(years)
+
+
+def test_everybody_is_a_year_older_on_the_birthday_and_not_a_day_before() -> None:
+    for year in range(1930, 2020):
+        for month, day in ((1, 1), (2, 28), (3, 1), (7, 4), (12, 31)):
+            for years in (1, 5, 6, 18):
+                birthday = date(year + years, month, day)
+                for made, age in ((birthday, years), (birthday - timedelta(1), years - 1)):
+                    ds = Dataset()
+                    for keyword, when in (
+                        ("PatientBirthDate", date(year, month, day)),
+                        ("StudyDate", made),
+                    ):
+                        value = when.strftime("%Y%m%d").encode()
+                        tag = tag_for_keyword(keyword)
+                        ds._dict[BaseTag(tag)] = RawDataElement(
+                            BaseTag(tag), "DA", 8, value, 0, False, True
+                        )
+                    assert int(age_years(ds)) == age

@@ -13,7 +13,7 @@ from chestxray.errors import BundleDamagedError, BundleMissingError, BundleVersi
 from chestxray.imaging import Radiograph
 from chestxray.imaging.synthetic import synthetic_radiograph
 from chestxray.inference import OnnxNetwork, Predictor, read_bundle, write_bundle
-from chestxray.inference.onnx_file import _WITHIN
+from chestxray.inference.onnx_file import _WITHIN, check_self_contained
 from factories.bundles import FINDING, POPULATION, tiny_manifest, tiny_model, write_tiny_bundle
 
 CODE = FINDING["code"]
@@ -100,6 +100,84 @@ def test_what_is_written_has_the_newest_format(bundle: Path, tmp_path: Path) -> 
     assert json.loads((tmp_path / "again" / "manifest.json").read_text())["format"] == 2
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"population": []},
+        {"population": 0},
+        {"population": {"age_years": [1, 5], "views": ["AP"]}},
+        {"finding": FINDING},
+        {"preprocessing": {"side_px": 64, "mean": 0.5, "std": 0.25, "shrink_to_px": 64}},
+        {"preprocessing": {"side_px": "small", "mean": 0.5, "std": 0.25}},
+    ],
+)
+def test_a_manifest_of_format_1_with_facts_that_it_cannot_have_is_damage(
+    bundle: Path, changes: dict
+) -> None:
+    as_format_1(bundle)
+    change_manifest(bundle, **changes)
+    refusal(bundle, BundleDamagedError)
+
+
+def test_a_manifest_nested_without_end_is_damage(bundle: Path) -> None:
+    (bundle / "manifest.json").write_text("[" * 200_000)
+    refusal(bundle, BundleDamagedError)
+
+
+def field_of(number: int, value: bytes, *, key_bytes: int | None = None) -> bytes:
+    """A length-delimited field; its key in so many bytes, cut to 32 bits by who reads it so."""
+    key = number << 3 | 2
+    if key_bytes is not None:
+        key |= 1 << 32
+    return varint(key) + varint(len(value)) + value
+
+
+def varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
+
+
+EXTERNAL = field_of(13, field_of(1, b"location") + field_of(2, b"weights.bin"))
+TENSOR = {
+    "external data": EXTERNAL,
+    "a location alone": varint(14 << 3) + varint(1),
+    "a location in many bits": varint(14 << 3) + varint((1 << 40) + 1),
+}
+WAYS = {
+    "an initializer": (7, 5),
+    "a sparse initializer": (7, 15, 1),
+    "indices of a sparse one": (7, 15, 2),
+    "a constant": (7, 1, 5, 5),
+    "constants": (7, 1, 5, 10),
+    "a sparse constant": (7, 1, 5, 22, 1),
+    "a subgraph": (7, 1, 5, 6, 5),
+    "subgraphs": (7, 1, 5, 11, 1, 5, 5),
+    "a function": (25, 7, 5, 5),
+    "a function's default": (25, 11, 5),
+    "training": (20, 1, 5),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("tensor", TENSOR)
+def test_weights_elsewhere_are_found_wherever_they_are_named(way: str, tensor: str) -> None:
+    model = TENSOR[tensor]
+    for number in reversed(WAYS[way]):
+        model = field_of(number, model)
+    with pytest.raises(BundleDamagedError, match="another file"):
+        check_self_contained(varint(1 << 3) + varint(10) + model)
+
+
+def test_a_key_that_others_would_cut_is_no_key(bundle: Path) -> None:
+    hidden = field_of(7, field_of(5, field_of(13, b"", key_bytes=5)))
+    for model in (hidden, field_of(7, b"", key_bytes=5), b"\x02\x00", b"\x0b\x0c", b"ORTM"):
+        with pytest.raises(BundleDamagedError, match="no ONNX"):
+            check_self_contained(model)
+
+
 def with_weights_elsewhere(model: bytes, where: Path, location: str) -> bytes:
     """The model with one of its tensors moved to a file."""
     proto = onnx.load_from_string(model)
@@ -167,9 +245,12 @@ def test_a_folder_that_does_not_exist_holds_no_bundle(tmp_path: Path) -> None:
     refusal(tmp_path / "nowhere", BundleMissingError)
 
 
-def test_a_bundle_of_a_later_format_is_refused_for_its_version(bundle: Path) -> None:
-    change_manifest(bundle, format=3, invented_later=True)
-    assert "format 3" in refusal(bundle, BundleVersionError)
+@pytest.mark.parametrize("version", [3, True, 2.0, "2", None])
+def test_a_bundle_of_another_format_is_refused_for_its_version(
+    bundle: Path, version: object
+) -> None:
+    change_manifest(bundle, format=version, invented_later=True)
+    assert f"format {version!r}" in refusal(bundle, BundleVersionError)
 
 
 def test_another_models_weights_under_this_manifest_are_refused(bundle: Path) -> None:
@@ -195,6 +276,12 @@ def test_a_manifest_that_is_none_is_damage(bundle: Path, content: bytes) -> None
         {"finding": {"negative": "../CLEAR", "positive": "OPACITY", "code": CODE}},
         {"population": POPULATION | {"views": ["SIDEWAYS"]}},
         {"population": POPULATION | {"modalities": []}},
+        {"population": POPULATION | {"modalities": ["cr"]}},
+        {"population": POPULATION | {"age_years": [18, 1]}},
+        {"population": POPULATION | {"age_years": [-1, 5]}},
+        {"name": ""},
+        {"name": "two\nlines"},
+        {"reference_answers": [{"seed": -1, "logit": 0.0}]},
         {"preprocessing": {"side_px": 64, "shrink_to_px": 63, "mean": 0.5, "std": 0.25}},
         {"reference_answers": [{"seed": 0, "logit": float("nan")}]},
         {

@@ -68,6 +68,7 @@ def use_everything(metrics: Metrics) -> None:
     )
     metrics.shadow_differed(shadow="new", difference=0.25)
     metrics.shadow_skipped()
+    metrics.shadow_failed()
 
 
 # --- one process ----------------------------------------------------------------------------------
@@ -179,6 +180,7 @@ def test_what_a_shadow_says_is_counted_by_both_labels_and_by_the_difference() ->
     metrics.shadow_differed(shadow="new", difference=-0.15)
     metrics.shadow_differed(shadow="new", difference=0.0)
     metrics.shadow_skipped()
+    metrics.shadow_failed()
     figures = parsed(metrics.exposition())
     labels = 'label="A",operating_point="balanced",shadow="new",shadow_label="B"'
     assert figures[f"chestxray_shadow_assessments_total{{{labels}}}"] == 1
@@ -188,6 +190,7 @@ def test_what_a_shadow_says_is_counted_by_both_labels_and_by_the_difference() ->
     assert figures[f'{differences}_bucket{{le="-0.001",shadow="new"}}'] == 1
     assert figures[f'{differences}_bucket{{le="0.001",shadow="new"}}'] == 2
     assert figures["chestxray_shadow_skipped_total"] == 1
+    assert figures["chestxray_shadow_failed_total"] == 1
 
 
 def test_memory_and_processor_time_are_the_processs() -> None:

@@ -353,6 +353,54 @@ def test_on_sighup_a_bundle_that_does_not_work_changes_nothing_and_is_told(
     assert errors[0].startswith("the bundles are not replaced: the model in ")
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_bundle_that_nobody_foresaw_leaves_the_old_one_at_work_and_later_ones_are_read(
+    tiny_bundle: Path, tmp_path: Path, workers: int, wait_until: Callable[..., None]
+) -> None:
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    old = read_bundle(folder).sha256
+    unforeseen = """
+from chestxray.service.api import served
+usual = served.read_bundles
+def read_bundles(*given):
+    from pathlib import Path
+    import sys
+    if (Path(sys.argv[1]) / "unforeseen").exists():
+        raise ZeroDivisionError("of Jane Roe")
+    return usual(*given)
+served.read_bundles = read_bundles
+"""
+    with server(folder, workers, unforeseen) as (process, port):
+        wait_until(lambda: answers(port))
+        (folder / "unforeseen").touch()
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: reloads(port)["failed"] == workers)
+        assert bundle_of(port) == old
+        (folder / "unforeseen").unlink()
+        new = read_bundle(write_tiny_bundle(folder, seed=5)).sha256
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: reloads(port)["replaced"] == workers)
+        assert bundle_of(port) == new
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        assert "Jane Roe" not in process.stderr.read()
+        assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_burst_of_sighups_is_survived(
+    tiny_bundle: Path, tmp_path: Path, workers: int, wait_until: Callable[..., None]
+) -> None:
+    with server(tiny_bundle, workers) as (process, port):
+        wait_until(lambda: answers(port))
+        for _ in range(300):
+            process.send_signal(signal.SIGHUP)
+        wait_until(lambda: reloads(port)["replaced"] >= workers)
+        assert answers(port)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
 def test_a_worker_that_is_replaced_begins_with_the_newest_bundle(
     tiny_bundle: Path, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
@@ -371,23 +419,23 @@ def test_a_worker_that_is_replaced_begins_with_the_newest_bundle(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_terminal_that_is_closed_ends_its_server(
-    tiny_bundle: Path, workers: int, wait_until: Callable[..., None]
+def test_a_terminal_that_is_closed_ends_its_server_wherever_its_log_goes(
+    tiny_bundle: Path, tmp_path: Path, workers: int, wait_until: Callable[..., None]
 ) -> None:
     terminal, theirs = os.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(tiny_bundle), str(workers)],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - its own terminal
-    )
+    log = tmp_path / "log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(tiny_bundle), str(workers)],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=stderr,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - its own
+        )
     os.close(theirs)
-    told = b""
-    while not (found := re.search(rb"http://127.0.0.1:(\d+)", told)):
-        told += os.read(terminal, 4096)
-    port = int(found[1])
+    wait_until(lambda: re.search(rb"http://127.0.0.1:\d+", log.read_bytes()))
+    port = int(re.search(rb"http://127.0.0.1:(\d+)", log.read_bytes())[1])
     wait_until(lambda: answers(port))
     process.send_signal(signal.SIGHUP)  # the terminal is there: new bundles
     wait_until(lambda: reloads(port)["replaced"] == workers)

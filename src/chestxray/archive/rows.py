@@ -41,8 +41,9 @@ class Row(NamedTuple):
 
 
 def outcome(rows: Iterable[Row]) -> str:
-    """How a file ended, by the rows that it has: the first error code among them, '' for none."""
-    return next((row.error_code for row in rows if row.error_code), "")
+    """How a file ended, by its rows: '' if any bundle answered it, else the first error code."""
+    codes = [row.error_code or "" for row in rows]
+    return "" if "" in codes else codes[0]
 
 
 def write_csv(rows: Iterable[Row], file: IO[str]) -> None:

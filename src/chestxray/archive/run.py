@@ -25,8 +25,9 @@ SUFFIXES = (".csv", ".parquet")
 class Tally:
     """How far it is: of ``n_files``, how many ended with which error code ('' for none).
 
-    A file counts once, however many bundles judge it: as judged if all of them did, else by the
-    first error code among its rows. ``n_before`` were done by an earlier run of the same command.
+    A file counts once, however many bundles judge it: as judged if any of them did, since others
+    are for other patients, else by the first error code among its rows. ``n_before`` were done by
+    an earlier run of the same command.
     """
 
     n_files: int

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import tee
 
 from chestxray.archive.files import Item, Reader
 from chestxray.archive.rows import Row
@@ -53,11 +52,8 @@ class Scorer:
 
     def rows(self, part: Part) -> Iterator[list[Row]]:
         """For each item a row by each bundle, in their order, as they get done."""
-        # `ahead` is as far ahead as `assess_all` looks, and no further: the rest is not read yet.
-        files, ahead = tee(self._file(item) for item in part.items)
-        assessed = assess_all(ahead, self._assessors, limits=self._limits, threads=self._threads)
-        for file, assessments in zip(files, assessed, strict=True):
-            yield [_row(file, assessment) for assessment in assessments]
+        files = map(self._file, part.items)
+        return assess_all(files, self._assessors, _rows, limits=self._limits, threads=self._threads)
 
     def close(self) -> None:
         self._reader.close()
@@ -80,6 +76,10 @@ class _File:
         if len(data) <= self.max_bytes:
             self.sha256 = hashlib.sha256(data).hexdigest()
         return data
+
+
+def _rows(file: _File, assessments: list[Assessment]) -> list[Row]:
+    return [_row(file, assessment) for assessment in assessments]
 
 
 def _row(file: _File, assessment: Assessment) -> Row:

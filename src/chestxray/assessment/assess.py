@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
-from chestxray.assessment.decoding import DEFAULT_LIMITS, opened
+from chestxray.assessment.decoding import DEFAULT_LIMITS, Decoded, opened
 from chestxray.assessment.policy import Policy
 from chestxray.errors import (
     CannotOpenError,
@@ -29,10 +29,17 @@ from chestxray.imaging import Limits, Opened, Radiograph
 from chestxray.inference import Prediction, Predictor
 
 AHEAD = 4
-"""Files that wait for each thread: enough that none is idle while a large one is at work."""
+"""Files that wait for each thread, or for the one before them: enough that no thread is idle while
+a large file is at work."""
 
 OF_THE_FILE = (UnreadableError, LimitError, RefusedError, CannotOpenError)
 """Errors that are a file's own: they become its assessment."""
+
+File = bytes | Opened | Callable[[], bytes]
+"""A file's bytes, the file already opened, or what loads it."""
+
+F = TypeVar("F", bound=File)
+R = TypeVar("R")
 
 Stage = Literal["open", "decode", "infer"]
 Stopwatch = Callable[[Stage], AbstractContextManager[object]]
@@ -61,6 +68,9 @@ class Assessment:
     has them as far as it came: the input check refuses what was predicted. ``warnings`` are all
     that a reader should know, of the file, of the patient and of the answer. ``source`` is the file
     for who wants to have it assessed again; None where it could not even be recognised.
+
+    A radiograph may have 160 MB, and an assessment is kept no longer than that is needed;
+    :meth:`without_pixels` may be.
     """
 
     assessor: Assessor
@@ -75,6 +85,10 @@ class Assessment:
         if self.error is None:
             return "answered"
         return "refused" if isinstance(self.error, RefusedError) else "unreadable"
+
+    def without_pixels(self) -> Assessment:
+        """The same without the radiograph."""
+        return replace(self, radiograph=None)
 
     @property
     def answer(self) -> tuple[Radiograph, Prediction]:
@@ -91,7 +105,7 @@ class Assessment:
 
 
 def assess(
-    file: bytes | Opened | Callable[[], bytes],
+    file: File,
     assessors: Sequence[Assessor],
     *,
     limits: Limits = DEFAULT_LIMITS,
@@ -99,29 +113,43 @@ def assess(
 ) -> list[Assessment]:
     """What each of ``assessors`` decides of a file.
 
-    ``file`` is its bytes, what loads them, or the file already opened.
+    Raises:
+        OSError: from what loads the file; what is wrong with the file itself is an assessment.
     """
     try:
         with stopwatch("open"):
             source = opened(file() if callable(file) else file, limits)
     except OF_THE_FILE as exc:
         return [Assessment(assessor, error=_alone(exc)) for assessor in assessors]
-    return [_assessed(source, assessor, stopwatch) for assessor in assessors]
+    decoded = Decoded(source)
+    return [_assessed(source, decoded, assessor, stopwatch) for assessor in assessors]
 
 
 def assess_all(
-    files: Iterable[bytes | Opened | Callable[[], bytes]],
+    files: Iterable[F],
     assessors: Sequence[Assessor],
+    then: Callable[[F, list[Assessment]], R],
     *,
     limits: Limits = DEFAULT_LIMITS,
     threads: int = 1,
-) -> Iterator[list[Assessment]]:
-    """:func:`assess` each file, ``threads`` at a time: in their order, as they get done."""
-    pending: deque[Future[list[Assessment]]] = deque()
+) -> Iterator[R]:
+    """:func:`assess` each file, ``threads`` at a time: in their order, as they get done.
+
+    What ``then`` makes of a file and its assessments is yielded. It is called in the file's thread,
+    so that pictures do not wait for the files before them.
+
+    Raises:
+        OSError: see :func:`assess`.
+    """
+
+    def work(file: F) -> R:
+        return then(file, assess(file, assessors, limits=limits))
+
+    pending: deque[Future[R]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for file in files:
-                pending.append(pool.submit(assess, file, assessors, limits=limits))
+                pending.append(pool.submit(work, file))
                 if len(pending) > AHEAD * threads:
                     yield pending.popleft().result()
             while pending:
@@ -137,14 +165,16 @@ def _alone(error: ChestXrayError) -> ChestXrayError:
     return error.with_traceback(None)
 
 
-def _assessed(source: Opened, assessor: Assessor, stopwatch: Stopwatch) -> Assessment:
+def _assessed(
+    source: Opened, decoded: Decoded, assessor: Assessor, stopwatch: Stopwatch
+) -> Assessment:
     predictor, policy = assessor.predictor, assessor.policy
     radiograph = prediction = None
     warnings: tuple[str, ...] = ()
     try:
         of_acquisition = policy.admit(source.acquisition)
         with stopwatch("decode"):
-            radiograph = source.decode(predictor.manifest.preprocessing.shrink_to_px)
+            radiograph = decoded.at(predictor.manifest.preprocessing.shrink_to_px)
         with stopwatch("infer"):
             (prediction,) = predictor.predict([radiograph], policy.operating_point)
         warnings = (*prediction.warnings, *of_acquisition)

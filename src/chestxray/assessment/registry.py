@@ -21,9 +21,19 @@ Named = tuple[str | None, Path]
 
 
 def named(option: str) -> Named:
-    """``NAME=DIR``, or ``DIR`` alone, taken apart."""
-    found = re.fullmatch(rf"({NAME})=(.+)", option)
-    return (found[1], Path(found[2])) if found else (None, Path(option))
+    """``NAME=DIR``, or ``DIR`` alone, taken apart. A folder with ``=`` in its name is ``./a=b``.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    name, equals, folder = option.strip().partition("=")
+    if not equals or "/" in name:
+        name, folder = "", option.strip()
+    elif not re.fullmatch(NAME, name):
+        raise ConfigError(f"{option!r} is not NAME=DIR: a name has letters, digits, '.', '_', '-'")
+    if not folder:
+        raise ConfigError("the folder of a bundle is empty")
+    return name or None, Path(folder)
 
 
 def read_bundles(named_folders: Iterable[Named]) -> dict[str, Bundle]:

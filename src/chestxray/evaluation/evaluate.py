@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from chestxray import imaging
-from chestxray.assessment import Assessor, Policy, assess_all
+from chestxray.assessment import Assessment, Assessor, Policy, assess_all
 from chestxray.dataset import Sample
 from chestxray.errors import ChestXrayError, ConfigError, EmptyDatasetError
 from chestxray.evaluation.breakdown import (
@@ -70,15 +70,22 @@ def score_samples(
     assessor = Assessor(manifest.name, predictor, Policy.of(manifest, CHOICES))
     files = (partial(imaging.load, sample.file) for sample in samples)
     scored = []
-    for sample, (assessment,) in zip(
-        samples, assess_all(files, [assessor], threads=threads), strict=True
+    for sample, (assessment, outside) in zip(
+        samples, assess_all(files, [assessor], _without_pixels, threads=threads), strict=True
     ):
-        radiograph = assessment.radiograph
-        age_years = radiograph.acquisition.age_years if radiograph is not None else None
-        outside = age_years is not None and not manifest.population.knows_age(age_years)
         scored.append(Scored(sample, assessment.prediction, assessment.error, outside))
         on_scored(len(scored))
     return scored
+
+
+def _without_pixels(_: object, assessments: list[Assessment]) -> tuple[Assessment, bool]:
+    """The assessment, and whether the patient is of an age that the bundle does not know."""
+    (assessment,) = assessments
+    radiograph = assessment.radiograph
+    age_years = radiograph.acquisition.age_years if radiograph is not None else None
+    knows = assessment.assessor.policy.knows
+    outside = age_years is not None and not knows.knows_age(age_years)
+    return assessment.without_pixels(), outside
 
 
 def answered_of(scored: Iterable[Scored]) -> Answered:

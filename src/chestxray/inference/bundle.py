@@ -47,12 +47,12 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Label = Annotated[str, Field(pattern="^[A-Za-z0-9][-_A-Za-z0-9]{0,63}$")]
 """What an answer says; also the name of a folder in a data set."""
 
-Term = Annotated[str, Field(min_length=1, max_length=64)]
-"""A term as ``imaging.Acquisition`` has it."""
+Term = Annotated[str, Field(min_length=1, max_length=64, pattern="^[^a-z]+$")]
+"""A term as ``imaging.Acquisition`` has it, in capitals."""
 
 
-class FindingCode(_Facts):
-    """The finding in a coding scheme: ``scheme`` is its designator in DICOM (PS3.16, 8)."""
+class CodedConcept(_Facts):
+    """A code of DICOM (PS3.3, 8): ``scheme`` is the designator of its coding scheme."""
 
     value: str = Field(min_length=1, max_length=16)
     scheme: str = Field(min_length=1, max_length=16)
@@ -60,11 +60,15 @@ class FindingCode(_Facts):
 
 
 class Finding(_Facts):
-    """What a bundle asks of a radiograph: the label without the finding, that with it, its code."""
+    """What a bundle asks of a radiograph: the label without the finding, that with it, its code.
+
+    ``site`` is where in the body it is found, for reports; None where nobody said.
+    """
 
     negative: Label
     positive: Label
-    code: FindingCode
+    code: CodedConcept
+    site: CodedConcept | None = None
 
     @model_validator(mode="after")
     def _labels_differ(self) -> Finding:
@@ -178,6 +182,9 @@ class Polarity(_Facts):
     inverted_below: float = Field(ge=-1, le=0)
 
 
+Age = Annotated[int, Field(ge=0, le=150)]
+
+
 class Population(_Facts):
     """Which radiographs the bundle knows: those that the network was trained on.
 
@@ -185,10 +192,16 @@ class Population(_Facts):
     None where nobody said. The others are terms of ``imaging.Acquisition``.
     """
 
-    age_years: tuple[int, int] | None
+    age_years: tuple[Age, Age] | None
     modalities: tuple[Term, ...] = Field(min_length=1)
     body_parts: tuple[Term, ...] = Field(min_length=1)
     views: tuple[View, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _youngest_first(self) -> Population:
+        if self.age_years is not None and self.age_years[0] > self.age_years[1]:
+            raise ValueError("age_years must be the youngest and the oldest")
+        return self
 
     def knows_age(self, age_years: float) -> bool:
         """Whether a patient of that age is among them, in years and parts of a year."""
@@ -208,7 +221,7 @@ class Uncertainty(_Facts):
 class ReferenceAnswer(_Facts):
     """The logit of one synthetic input, named by the seed that makes it."""
 
-    seed: int
+    seed: int = Field(ge=0)
     logit: float
 
 
@@ -224,6 +237,12 @@ Timestamp = Annotated[str, AfterValidator(_timestamp)]
 """ISO 8601, as text, so that what is written is what was read."""
 
 
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must consist of printable characters")
+    return text
+
+
 def _ordered(points: dict[str, OperatingPoint]) -> dict[str, OperatingPoint]:
     known = [
         points[name].threshold for name in ("screening", "balanced", "rule_in") if name in points
@@ -237,7 +256,7 @@ class Manifest(_Facts):
     """The facts that belong to the weights."""
 
     format: Literal[1, 2]
-    name: str
+    name: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
     created: Timestamp
     model_sha256: Sha256
     precision: Literal["int8", "fp32"]
@@ -302,12 +321,13 @@ def read_bundle(folder: Path) -> Bundle:
         facts = json.loads(manifest_bytes)
         if not isinstance(facts, dict):
             raise BundleDamagedError(f"the manifest in {folder} is not a JSON object")
-        if facts.get("format") not in (1, FORMAT):
+        version = facts.get("format")
+        if type(version) is not int or version not in (1, FORMAT):
             raise BundleVersionError(
                 f"the bundle in {folder} has format {facts.get('format')!r}; "
                 f"this version reads 1 and {FORMAT}"
             )
-        if facts["format"] == 1:
+        if version == 1:
             facts = _said_in_full(facts)
         manifest = Manifest.model_validate(facts)
     except ValidationError as exc:
@@ -316,8 +336,8 @@ def read_bundle(folder: Path) -> Bundle:
         raise BundleDamagedError(
             f"the manifest in {folder} is damaged: {where}: {first['msg']}"
         ) from exc
-    except ValueError as exc:
-        raise BundleDamagedError(f"the manifest in {folder} is not JSON") from exc
+    except (ValueError, RecursionError) as exc:
+        raise BundleDamagedError(f"the manifest in {folder} is no manifest") from exc
     if hashlib.sha256(model).hexdigest() != manifest.model_sha256:
         raise BundleDamagedError(f"the model in {folder} is not the one that its manifest names")
     return Bundle(manifest, model, hashlib.sha256(manifest_bytes).hexdigest())
@@ -326,12 +346,15 @@ def read_bundle(folder: Path) -> Bundle:
 def _said_in_full(facts: dict[str, Any]) -> dict[str, Any]:
     """The facts of a manifest of format 1 as format 2 has them."""
     unsaid = json.loads(FORMAT_1.read_text(encoding="utf-8"))
-    preprocessing, population = facts.get("preprocessing"), facts.get("population") or {}
+    preprocessing, population = facts.get("preprocessing"), facts.get("population")
+    population = {} if population is None else population
     if not isinstance(preprocessing, dict) or not isinstance(population, dict):
         return facts  # damaged, and found to be so by who validates it
+    if "finding" in facts or "shrink_to_px" in preprocessing or set(population) - {"age_years"}:
+        raise ValueError("a manifest of format 1 with facts of format 2")
     side_px = preprocessing.get("side_px")
     # All were shrunk to 448 px, whatever their side: too far for the larger ones.
-    enough_px = Preprocessing.enough_px(side_px) if isinstance(side_px, int) else None
+    enough_px = Preprocessing.enough_px(int(side_px)) if isinstance(side_px, int | float) else 0
     return facts | {
         "finding": unsaid["finding"],
         "preprocessing": preprocessing | {"shrink_to_px": enough_px},

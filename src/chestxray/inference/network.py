@@ -67,6 +67,7 @@ class OnnxNetwork:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # what was checked
         options.log_severity_level = 3  # errors; what can go wrong is raised, and said in one line
         with _damage_reported():
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -65,6 +65,9 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview | None]
     at = 0
     while at < len(message):
         key, at = _varint(message, at)
+        # Protobuf cuts a key to 32 bits, so that a longer one may mean another field there.
+        if not 8 <= key < 1 << 32:
+            raise ValueError("no key of a field")
         field, wire_type = key >> 3, key & 7
         value: int | memoryview | None = None
         if wire_type == _VARINT:

@@ -79,7 +79,7 @@ def _route_of(ds: Dataset, calling_ae: str, routes: Sequence[Route]) -> Route | 
 
 
 def _answer(ds: Dataset, route: Route, registry: Registry, limits: Limits) -> Answer:
-    assessments = assess(open_data_set(ds, limits), assessors_of(route, registry), limits=limits)
+    assessments = assess(open_data_set(ds, limits), assessors_of(route, registry))
     errors = [assessment.error for assessment in assessments if assessment.error is not None]
     if len(errors) == len(assessments):
         raise errors[0]

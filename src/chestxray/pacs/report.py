@@ -30,6 +30,7 @@ from pydicom.uid import Comprehensive3DSRStorage
 from chestxray import __version__
 from chestxray.assessment import Assessment
 from chestxray.inference import Predictor
+from chestxray.inference.bundle import CodedConcept
 from chestxray.pacs.identity import (
     MANUFACTURER,
     NOT_FOR_DIAGNOSTIC_USE,
@@ -131,15 +132,21 @@ class Algorithm(NamedTuple):
     name: str
     bundle_sha256: str
     finding: Code
+    site: Code | None
 
 
 def algorithm_of(predictor: Predictor) -> Algorithm:
-    code = predictor.manifest.finding.code
+    finding = predictor.manifest.finding
     return Algorithm(
         ascii_text(predictor.manifest.name),
         predictor.bundle_sha256,
-        Code(ascii_text(code.value), ascii_text(code.scheme), ascii_text(code.meaning)),
+        _code_of(finding.code),
+        None if finding.site is None else _code_of(finding.site),
     )
+
+
+def _code_of(concept: CodedConcept) -> Code:
+    return Code(*map(ascii_text, (concept.value, concept.scheme, concept.meaning)))
 
 
 class Said(NamedTuple):
@@ -273,7 +280,7 @@ def _measurement_group(
         algorithm_id=sr.AlgorithmIdentification(
             algorithm.name, __version__, [f"bundle_sha256={algorithm.bundle_sha256}"]
         ),
-        finding_sites=[sr.FindingSite(codes.SCT.Lung)],
+        finding_sites=None if algorithm.site is None else [sr.FindingSite(algorithm.site)],
         measurements=[probability, threshold, _number(INPUT_CHECK_SCORE, said.likeness)],
         qualitative_evaluations=[
             sr.QualitativeEvaluation(finding, said.finding),

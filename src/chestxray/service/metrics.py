@@ -180,6 +180,11 @@ class Metrics:
             buckets=DIFFERENCE_BUCKETS,
             registry=registry,
         )
+        self._shadows_failed = Counter(
+            "chestxray_shadow_failed_total",
+            "Requests that a shadow failed on, which is logged.",
+            registry=registry,
+        )
         self._shadows_skipped = Counter(
             "chestxray_shadow_skipped_total",
             "Requests that shadows were to assess, and for which there was no room.",
@@ -266,6 +271,10 @@ class Metrics:
     def shadow_differed(self, *, shadow: str, difference: float) -> None:
         """Note the difference, in [-1, 1], of two answers' probabilities."""
         self._shadow_differences.labels(shadow).observe(difference)
+
+    def shadow_failed(self) -> None:
+        """Count a request that a shadow failed on."""
+        self._shadows_failed.inc()
 
     def shadow_skipped(self) -> None:
         """Count a request that no shadow assesses, since too many are waiting."""

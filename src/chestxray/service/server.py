@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection as Pipe
+from queue import Empty, SimpleQueue
 from types import FrameType
 
 import uvicorn
@@ -101,14 +102,12 @@ def serve(settings: Settings) -> None:
         if settings.workers == 1:
             app = create_app(settings, served)
             service: Service = app.state.service
-            hangup = threading.Event()
-            on_hangup(hangup.set)
-
-            def renew() -> None:
-                hangup.clear()
-                _serve_anew(service, lambda: read_served(settings))
-
-            with _renewing(hangup.wait, renew):
+            # A queue that a signal's handler may put into, also one within another's.
+            hangups: SimpleQueue[None] = SimpleQueue()
+            on_hangup(partial(hangups.put, None))
+            with _renewing(
+                partial(_come, hangups), lambda: _serve_anew(service, lambda: read_served(settings))
+            ):
                 DrainingServer(uvicorn_config(app), service).run(sockets=[listener])
         else:
             del served  # they have shown that they work; each worker has its own
@@ -158,6 +157,18 @@ def _renewing(due: Callable[[float], bool], renew: Callable[[], None]) -> Iterat
         thread.join()
 
 
+def _come(hangups: SimpleQueue[None], timeout_s: float) -> bool:
+    """Whether any has come in that time; those that have come together are one."""
+    try:
+        hangups.get(timeout=timeout_s)
+    except Empty:
+        return False
+    with suppress(Empty):
+        while True:
+            hangups.get_nowait()
+    return True
+
+
 def _serve_anew(service: Service, read: Callable[[], Bundles | None]) -> None:
     """Replace the bundles of a running service, or say in log and metrics that they stay."""
     try:
@@ -167,6 +178,9 @@ def _serve_anew(service: Service, read: Callable[[], Bundles | None]) -> None:
             logger.info("serving bundle %s from now on", _told(bundles))
     except (BundleError, ConfigError) as exc:
         logger.error(NOT_REPLACED, exc)  # noqa: TRY400
+        bundles = None
+    except Exception as exc:  # noqa: BLE001 - the last resort: what is served goes on
+        logger.error(NOT_REPLACED, f"unexpected {type(exc).__name__}")  # noqa: TRY400
         bundles = None
     service.metrics.reloaded(replaced=bundles is not None)
 
@@ -183,6 +197,9 @@ def _read_working(settings: Settings) -> Bundles | None:
         Served.of(bundles)
     except (BundleError, ConfigError) as exc:
         logger.error(NOT_REPLACED, exc)  # noqa: TRY400
+        return None
+    except Exception as exc:  # noqa: BLE001 - the last resort: the workers go on
+        logger.error(NOT_REPLACED, f"unexpected {type(exc).__name__}")  # noqa: TRY400
         return None
     return bundles
 

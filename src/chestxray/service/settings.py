@@ -101,9 +101,12 @@ class Settings(BaseSettings):
         if isinstance(given, Path):
             return ((None, given),)
         options = given.split(",") if isinstance(given, str) else given
-        if isinstance(options, list):
-            return tuple(named(option.strip()) for option in options)
-        return options
+        if not isinstance(options, list):
+            return options
+        try:
+            return tuple(map(named, options))
+        except ConfigError as exc:
+            raise ValueError(str(exc)) from exc
 
     @field_validator("api_keys", mode="before")
     @classmethod

@@ -25,8 +25,6 @@ from chestxray.service.metrics import forget_worker, metrics_folder
 
 logger = logging.getLogger(__name__)
 
-_STDERR = 2
-
 RESTART_PAUSE_S = 0.5
 """Before a dead process is replaced: one that cannot start must not keep the machine busy."""
 
@@ -35,11 +33,17 @@ T = TypeVar("T")
 
 
 def on_hangup(renew: Callable[[], None]) -> None:
-    """Have SIGHUP call ``renew``; where it says that the terminal was closed, end as on SIGTERM."""
-    had_terminal = os.isatty(_STDERR)
+    """Have SIGHUP call ``renew``; where it says that the terminal was closed, end as on SIGTERM.
+
+    Not under nohup, which is told by SIGHUP being ignored so far: there closing means nothing.
+    """
+    terminal = None
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        with suppress(OSError):  # there is none
+            terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
 
     def handle(_: int, __: FrameType | None) -> None:
-        if had_terminal and not os.isatty(_STDERR):
+        if terminal is not None and not os.isatty(terminal):
             signal.raise_signal(signal.SIGTERM)
         else:
             renew()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from chestxray.assessment import Registry
 from chestxray.errors import BundleMissingError, ConfigError
+from chestxray.imaging import Radiograph, read
 from chestxray.inference import Predictor
 from chestxray.service.api.served import Bundles, Served, read_served
 from chestxray.service.app import create_app
@@ -195,7 +197,7 @@ def test_a_shadow_assesses_what_the_default_answers_and_is_never_shown(
             assert response.json() == predict(without, data).json()
             assert "candidate" not in response.text + str(response.headers)
             wait_until(lambda n=n: figures(client).get(f'{DIFFERED}{{shadow="candidate"}}') == n)
-            (ours,), (theirs,) = (p.predict([read_png(data)]) for p in (default, candidate))
+            (ours,), (theirs,) = (p.predict([read(data)]) for p in (default, candidate))
             for point, of in default.manifest.operating_points.items():
                 labels = [
                     "PNEUMONIA" if p.probability >= of.threshold else "NORMAL"
@@ -214,12 +216,6 @@ def test_a_shadow_assesses_what_the_default_answers_and_is_never_shown(
         assert "candidate" not in told
         assert predict(client, files[0], model="candidate").status_code == 400
         assert total(figures(without), ASSESSED) == 0
-
-
-def read_png(data: bytes):
-    from chestxray.imaging import read  # noqa: PLC0415
-
-    return read(data)
 
 
 def test_a_shadow_follows_nobody_but_the_default_and_nothing_unreadable(
@@ -285,6 +281,51 @@ def test_a_slow_shadow_holds_no_answer_up_and_what_it_cannot_follow_is_skipped_a
         wait_until(lambda: figures(client)["chestxray_buffered_bytes"] == 0)
 
 
+class Broken(Predictor):
+    """Fails as no predictor should, quoting what it was given."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.__dict__.update(vars(predictor))
+
+    def predict(self, radiographs, operating_point=None):
+        raise ZeroDivisionError(f"{radiographs} of Jane Roe at {operating_point}")
+
+
+def test_a_shadow_that_fails_is_counted_and_costs_nobody_an_answer(
+    folders: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = Broken(Predictor.load(folders["candidate"]))
+    ours = Served(Registry({"opacity": Predictor.load(folders["opacity"])}), {"broken": broken})
+    with served(create_app(load_settings(threads=2, shadow_share=1.0), ours)) as client:
+        for n in (1, 2):
+            assert predict(client, radiograph_png(n)).status_code == 200
+            wait_until(lambda n=n: figures(client)["chestxray_shadow_failed_total"] == n)
+        wait_until(lambda: figures(client)["chestxray_buffered_bytes"] == 0)
+    assert "ZeroDivisionError" in caplog.text
+    assert "Jane Roe" not in caplog.text
+
+
+def test_a_batch_holds_no_picture_but_those_at_work(folders: dict[str, Path]) -> None:
+    seen = []
+
+    class Counting(Predictor):
+        def __init__(self, predictor: Predictor) -> None:
+            self.__dict__.update(vars(predictor))
+
+        def predict(self, radiographs, operating_point=None):
+            gc.collect()
+            seen.append(sum(type(thing) is Radiograph for thing in gc.get_objects()))
+            return super().predict(radiographs, operating_point)
+
+    gc.collect()
+    before = sum(type(thing) is Radiograph for thing in gc.get_objects())
+    ours = Served(Registry({"one": Counting(Predictor.load(folders["opacity"]))}))
+    with served(create_app(load_settings(threads=2), ours)) as client:
+        files = [(str(n), radiograph_png(n)) for n in range(12)]
+        assert predict_batch(client, files).json()["succeeded"] == 12
+    assert max(seen) - before <= 2 * 2  # two threads, and what each has just put down
+
+
 # --- replaced at work -----------------------------------------------------------------------------
 
 
@@ -313,7 +354,7 @@ def test_what_has_begun_ends_with_the_bundles_that_it_began_with(
     before, after = asyncio.run(replaced())
     assert before.json()["model"]["bundle_sha256"] == old.bundle_sha256
     assert after.json()["model"]["bundle_sha256"] == new.bundle_sha256
-    (expected,) = new.predict([read_png(data)])
+    (expected,) = new.predict([read(data)])
     assert after.json()["probability"] == expected.probability
 
 

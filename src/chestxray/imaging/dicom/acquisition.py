@@ -48,7 +48,7 @@ _FRONTAL: tuple[tuple[re.Pattern[str], View], ...] = (
     (re.compile(r"\bP\.?A\b|POSTERO-?ANTERIOR"), "PA"),
 )
 
-_DAYS = {"D": 1.0, "W": 7.0, "M": 30.4375, "Y": 365.25}
+_UNITS_A_YEAR = {"D": 365, "W": 365 / 7, "M": 12, "Y": 1}
 _AGE = re.compile(r"(\d{1,3})([DWMY]?)")  # without a unit in many a file: years
 
 
@@ -79,16 +79,24 @@ def check_picture(ds: Dataset) -> list[str]:
 
 
 def age_years(ds: Dataset) -> float | None:
-    """The patient's age when the image was made, if the data set tells it."""
+    """The patient's age when the image was made, if the data set tells it: whole on a birthday."""
     age = _AGE.fullmatch(text(ds, "PatientAge") or "")
     if age is not None:
-        return int(age[1]) * _DAYS[age[2] or "Y"] / _DAYS["Y"]
+        return int(age[1]) / _UNITS_A_YEAR[age[2] or "Y"]
     born = _date(ds, "PatientBirthDate")
     for keyword in ("AcquisitionDate", "ContentDate", "SeriesDate", "StudyDate"):
         made = _date(ds, keyword)
         if born is not None and made is not None and made >= born:
-            return (made - born).days / _DAYS["Y"]
+            return _years_between(born, made)
     return None
+
+
+def _years_between(born: date, made: date) -> float:
+    """Completed years, and the part of the next that has passed."""
+    years = made.year - born.year - ((made.month, made.day) < (born.month, born.day))
+    # Who was born on 29 February has a birthday on 1 March in other years.
+    ordinal = date(born.year + years, born.month, 1).toordinal() + born.day - 1
+    return years + (made.toordinal() - ordinal) / 366
 
 
 def _date(ds: Dataset, keyword: str) -> date | None:

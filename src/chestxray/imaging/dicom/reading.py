@@ -30,6 +30,9 @@ input of 224 px by 0.18 levels of grey on average, and the logit by 0.08."""
 def open_data_set(ds: Dataset, limits: Limits) -> Opened:
     """A data set that ``read_data_set`` has read, as an opened file; see ``Opened``.
 
+    Raises:
+        TruncatedFileError, DamagedFileError: a sequence that says how it was made is damaged.
+
     Its ``decode`` raises:
         MultiFrameError, ColourError, NoPixelDataError: before a pixel is decoded.
         UnsupportedTransferSyntaxError, UnsupportedFormatError: nothing here decodes its pixels.

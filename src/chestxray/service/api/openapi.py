@@ -14,7 +14,7 @@ from chestxray.service.http.problems import MEDIA_TYPE, PROBLEMS, make_problem
 from chestxray.service.http.request_id import HEADER
 
 FILE = {"type": "string", "format": "binary", "description": "a radiograph: DICOM, JPEG or PNG"}
-FILE_TYPES = "image/jpeg, image/png"
+FILE_TYPES = "image/jpeg, image/png, application/dicom"
 
 DESCRIPTIONS = {
     400: "The file is empty, truncated or damaged, or the body or the query is malformed.",
@@ -22,8 +22,8 @@ DESCRIPTIONS = {
     408: "The body comes too slowly.",
     413: "Too many bytes, pixels or files.",
     415: "Not an image that is read here.",
-    422: "Readable but refused: too small, of a patient, view or body part that the model does not "
-    "know, or not a chest radiograph (then with its score).",
+    422: "Readable but refused: too small, no single grey picture, of an age, modality, body part "
+    "or view that the model does not know, or not a chest radiograph (then with its score).",
     429: "The queue is full or the wait in it too long; `Retry-After` says when to come back.",
     503: "Starting or shutting down.",
 }

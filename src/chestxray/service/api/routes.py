@@ -8,6 +8,7 @@ Does not: compute an answer (``answers``), or count or queue requests or turn er
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from typing import Annotated
 
@@ -19,7 +20,7 @@ from chestxray import __version__
 from chestxray.assessment import Assessment, Assessor, assess
 from chestxray.errors import UnauthorizedError
 from chestxray.service.api import openapi
-from chestxray.service.api.answers import batch_element, failed_element
+from chestxray.service.api.answers import batch_element
 from chestxray.service.api.schemas import (
     AnsweredFile,
     BatchAnswer,
@@ -148,10 +149,9 @@ def _assessed(
     (assessment,) = assess(
         upload.load, [assessor], limits=service.image_limits, stopwatch=service.metrics.stage
     )
-    if assessment.error is not None:
-        return assessment, failed_element(upload.filename, assessment.error)
-    with service.metrics.stage("render"):
-        return assessment, batch_element(upload.filename, assessment, options)
+    with service.metrics.stage("render") if assessment.error is None else nullcontext():
+        element = batch_element(upload.filename, assessment, options)
+    return assessment.without_pixels(), element
 
 
 @protected_router.get("/metadata", responses=openapi.problems(400, 503) | openapi.other_problems())

@@ -1,9 +1,9 @@
-"""Has a share of the requests assessed by shadows too, after their answer, and counts where they
-differ from the default.
+"""Has a share of the requests assessed by shadows too, once they were, and counts where they differ
+from the default.
 
 A shadow waits for a thread as a request does, so that no more is computed at a time than there are
-threads for, and half of them are never its. What it may hold in memory is bounded. What is beyond
-these bounds is skipped, and counted.
+threads for, and has no more than half of them, or one. Of a request it holds the files, which count
+as bodies in memory do; they are decoded anew. What is beyond these bounds is skipped, and counted.
 
 Does not: show, log or keep what a shadow says of a radiograph.
 """
@@ -11,6 +11,7 @@ Does not: show, log or keep what a shadow says of a radiograph.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Sequence
 from functools import partial
@@ -19,6 +20,8 @@ from chestxray.assessment import Assessment, Assessor, assess
 from chestxray.errors import OverloadedError
 from chestxray.service.http.admission import Admission
 from chestxray.service.metrics import Metrics
+
+logger = logging.getLogger(__name__)
 
 
 class Shadows:
@@ -61,6 +64,10 @@ class Shadows:
             for assessment in assessments:
                 await self._admission.wait_for_thread()
                 await self._admission.run_in_thread(partial(self._compare, assessment, shadows))
+        except Exception as exc:  # noqa: BLE001 - the last resort: nobody waits for it
+            # Not the message, which may quote what was sent.
+            logger.error("a shadow has failed: unexpected %s", type(exc).__name__)  # noqa: TRY400
+            self._metrics.shadow_failed()
         finally:
             self._admission.buffer(-n_bytes)
 
@@ -79,17 +86,20 @@ class Shadows:
                         shadow_label=_label(shadow, point),
                     )
             if answered.outcome == shadow.outcome == "answered":
-                (_, prediction), (_, shadows_prediction) = answered.answer, shadow.answer
-                difference = shadows_prediction.probability - prediction.probability
+                difference = _probability(shadow) - _probability(answered)
                 self._metrics.shadow_differed(shadow=name, difference=difference)
+
+
+def _probability(assessment: Assessment) -> float:
+    assert assessment.prediction is not None  # noqa: S101 - it was answered
+    return assessment.prediction.probability
 
 
 def _label(assessment: Assessment, operating_point: str) -> str:
     """The label at an operating point, or ``refused``."""
     if assessment.outcome != "answered":
         return assessment.outcome
-    _, prediction = assessment.answer
     manifest = assessment.assessor.predictor.manifest
     threshold = manifest.operating_points[operating_point].threshold
     finding = manifest.finding
-    return finding.positive if prediction.probability >= threshold else finding.negative
+    return finding.positive if _probability(assessment) >= threshold else finding.negative

@@ -8,6 +8,7 @@ from playwright.sync_api import Browser, Page
 
 from chestxray.assessment import Registry
 from chestxray.inference import BUNDLED, Predictor
+from chestxray.inference.bundle import MODEL_FILE, write_bundle
 from chestxray.service.api.served import Served
 from chestxray.service.app import create_app
 from chestxray.service.settings import Settings
@@ -60,6 +61,22 @@ def two_models(
     registry = Registry({predictor.manifest.name: predictor, "effusion": Predictor.load(folder)})
     with served(create_app(Settings(), Served(registry))) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def successor(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    """The bundle that ships with another calibration, other thresholds and other labels."""
+    manifest = predictor.manifest
+    finding = manifest.finding.model_copy(update={"negative": "CLEAR", "positive": "OPACITY"})
+    calibration = manifest.calibration.model_copy(update={"bias": manifest.calibration.bias - 2})
+    points = {
+        name: point.model_copy(update={"threshold": point.threshold / 2})
+        for name, point in manifest.operating_points.items()
+    }
+    changed = {"finding": finding, "calibration": calibration, "operating_points": points}
+    folder = tmp_path_factory.mktemp("successor")
+    write_bundle(folder, manifest.model_copy(update=changed), (BUNDLED / MODEL_FILE).read_bytes())
+    return Predictor.load(folder)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from factories.browser import (
     read_example,
     settled,
     show_heatmap,
+    until_read,
     until_shown,
 )
 from factories.servers import served, serving
@@ -97,6 +98,20 @@ def test_axe_finds_nothing_where_there_are_several_models(
     page.locator('#models input[value="effusion"]').check()
     expect(page.locator("#verdict")).to_be_visible()
     assert_accessible(page, "another model")
+
+
+def test_axe_finds_nothing_where_a_model_was_replaced_since(
+    visitor: Visitor, predictor: Predictor, successor: Predictor, size: dict[str, int]
+) -> None:
+    app = create_app(Settings(), serving(predictor))
+    with served(app) as client:
+        page = visitor.open(client, viewport=size)
+        read_example(page)
+        app.state.service.serve(serving(successor))
+        add(page, ("normal.jpeg", EXAMPLES["normal-1.jpeg"]))
+        expect(page.locator("#replaced")).to_be_visible()
+        until_read(page, 2)
+        assert_accessible(page, "replaced")
 
 
 def test_axe_finds_nothing_while_the_service_is_busy(sized: Page, visitor: Visitor) -> None:

@@ -10,13 +10,16 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from chestxray.inference import Predictor
+from chestxray.assessment.policy import NOT_A_CHEST, Choices, Policy
+from chestxray.imaging import Acquisition
+from chestxray.inference import Population, Predictor
 from chestxray.service.app import create_app
 from chestxray.service.settings import Settings
 from factories.browser import (
     EXAMPLES,
     Visitor,
     grey_of,
+    noise_png,
     probability_text,
     read,
     read_example,
@@ -143,6 +146,55 @@ def test_that_the_age_is_not_known_is_said_once_and_without_a_warnings_sign(
     assert "Warning" not in caption
     page.emulate_media(media="print")
     expect(page.locator("#remarks")).to_be_visible()
+
+
+@pytest.mark.parametrize("ages", [(1, 5), None])
+def test_the_page_knows_the_policys_words_for_an_age_that_is_not_known(
+    page: Page, ages: tuple[int, int] | None
+) -> None:
+    knows = Population.model_validate(POPULATION | {"age_years": ages})
+    (of_age,) = Policy("balanced", Choices(), knows).admit(Acquisition())
+    assert told_apart(page, of_age) == {"warnings": [], "remarks": [sentence(of_age)]}
+
+
+def test_of_the_policys_other_warnings_none_is_taken_for_it(page: Page) -> None:
+    knows = Population.model_validate(POPULATION)
+    all_the_same = Choices(population="warn", acquisition="warn")
+    unknown = Acquisition(modality="MG", body_part="ABDOMEN", view="LATERAL", age_years=61)
+    warnings = [*Policy("balanced", all_the_same, knows).admit(unknown), NOT_A_CHEST]
+    assert len(warnings) == 5
+    expected = {"warnings": [sentence(text) for text in warnings], "remarks": []}
+    assert told_apart(page, *warnings) == expected
+
+
+def told_apart(page: Page, *warnings: str) -> dict[str, list[str]]:
+    """What the page makes of an answer's warnings."""
+    return page.evaluate(
+        """async (warnings) => {
+            const words = await import("/page/words.js");
+            return words.warnings({ warnings });
+        }""",
+        list(warnings),
+    )
+
+
+def test_in_the_list_an_answer_with_a_warning_bears_a_sign(page: Page) -> None:
+    files = [
+        ("of an adult", chest(**ADULT)),
+        ("noise.png", noise_png()),
+        ("of no known age.jpeg", EXAMPLES["normal-1.jpeg"]),
+        ("of a child", chest()),
+    ]
+    read(page, *files)
+    signs = page.locator("#readings").get_by_role("img", name="with a warning")
+    expect(signs).to_have_count(0)
+    for i in range(2):
+        page.locator("#readings button").nth(i).click()
+        page.locator("#read-anyway").click()
+        expect(page.locator("#verdict")).to_be_visible()
+        expect(signs).to_have_count(i + 1)
+    signed = page.locator("#readings button", has=page.locator(".warned:visible"))
+    assert signed.locator(".name").all_inner_texts() == [name for name, _ in files[:2]]
 
 
 def test_so_it_is_where_the_model_knows_of_no_ages(visitor: Visitor, tmp_path: Path) -> None:

@@ -406,3 +406,6 @@ def test_an_answer_by_another_bundle_is_not_judged_by_this_ones_thresholds(page:
     page.locator("#readings button").nth(1).click()
     expect(page.locator("#refusal-detail")).to_contain_text("another bundle")
     expect(page.locator("#verdict")).to_be_hidden()
+    page.unroute_all()
+    page.locator("#try-again").click()
+    expect(page.locator("#verdict")).to_be_visible()

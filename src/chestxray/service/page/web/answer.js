@@ -8,7 +8,8 @@ import { beforeOverruling, choiceAgainst, refusalTitle } from "./refusals.js";
 import * as words from "./words.js";
 
 /** Whether the same file may fare better another time: too slow, the server's fault, the disk's. */
-const mayPass = ({ status }) => status === 0 || status === 408 || status >= 500;
+const mayPass = ({ status, code }) =>
+  status === 0 || status === 408 || status >= 500 || code === "bundle_changed";
 
 export class Answer {
   judgement = null; // until the service has told of its models
@@ -20,8 +21,8 @@ export class Answer {
     this.#listenToPrevalence();
   }
 
-  /** Show what another model's answers mean, in the words of its finding. */
-  judgeBy(judgement) {
+  /** Show what another bundle's answers mean, in the words of its finding. */
+  #judgeBy(judgement) {
     this.judgement = judgement;
     const { positive, negative, code } = judgement.finding;
     for (const [id, text] of Object.entries({
@@ -32,22 +33,27 @@ export class Answer {
     })) {
       byId(id).textContent = text;
     }
-    byId("prevalence").value = byId("prevalence-slider").value = 100 * judgement.prevalence;
+    byId("prevalence").value = byId("prevalence-slider").value = 100 * judgement.chosen.prevalence;
     this.#makePoints();
-    this.showPoint();
+    this.#showPoint();
   }
 
-  show(reading) {
+  /** `judgement` is by the reading's bundle, or the one at work; null before any is known. */
+  show(reading, judgement) {
+    if (judgement !== this.judgement) {
+      this.#judgeBy(judgement);
+    }
     this.reading = reading;
     const answered = reading?.state === "answered";
     const failed = reading?.state === "failed";
     byId("no-answer").hidden = answered || failed;
     byId("no-answer").textContent = reading
-      ? `${reading.path}: ${words.state(reading, this.judgement)}.`
+      ? `${reading.path}: ${words.state(reading)}.`
       : "No radiograph yet.";
     byId("verdict").hidden = !answered;
     byId("judging").hidden = !answered;
     byId("refusal").hidden = !failed;
+    byId("replaced").hidden = !(reading?.finished && judgement.replaced);
     if (answered) {
       this.#showVerdict();
       this.#showPredictive();
@@ -57,7 +63,12 @@ export class Answer {
   }
 
   /** Show what the chosen operating point makes of it. */
-  showPoint() {
+  showChosenPoint() {
+    this.#showPoint();
+    this.show(this.reading, this.judgement);
+  }
+
+  #showPoint() {
     const { judgement } = this;
     for (const input of byId("points").querySelectorAll("input")) {
       input.checked = input.value === judgement.point;
@@ -72,7 +83,6 @@ export class Answer {
     const none = row("nothing: the bundle has no figures for it", "–", "–");
     byId("performance").tBodies[0].replaceChildren(...(rows.length > 0 ? rows : [none]));
     this.#showBar();
-    this.show(this.reading);
   }
 
   #showVerdict() {
@@ -121,7 +131,7 @@ export class Answer {
 
   #showPredictive() {
     const { judgement } = this;
-    const { prevalence } = judgement;
+    const { prevalence } = judgement.chosen;
     const { calibration } = judgement.metadata;
     const { probability } = this.reading.prediction;
     const values = judgement.measured.map(({ where, sensitivity, specificity }) => {
@@ -178,7 +188,7 @@ export class Answer {
       input.addEventListener("input", () => {
         if (input.checkValidity()) {
           other.value = input.value;
-          this.judgement.prevalence = Number(input.value) / 100;
+          this.judgement.chosen.prevalence = Number(input.value) / 100;
           this.#showPredictive();
         }
       });

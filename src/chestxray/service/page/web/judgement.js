@@ -5,16 +5,23 @@
 import { decide, uncertainZone } from "./decision.js";
 
 export class Judgement {
-  prevalence = 0.1; // of the finding where the reader works
+  replaced = false; // whether another bundle is at work since
 
-  /** `metadata` is what the service tells of the model's bundle. */
-  constructor(metadata) {
+  /**
+   * `metadata` is what the service tells of the model's bundle. `chosen` is what the reader chose at
+   * the model, shared by all its bundles: an operating point, and how common the finding is.
+   */
+  constructor(metadata, chosen = { point: null, prevalence: 0.1 }) {
     this.metadata = metadata;
-    this.point = metadata.default_operating_point;
+    this.chosen = chosen;
   }
 
   get model() {
     return this.metadata.model;
+  }
+
+  get bundleSha256() {
+    return this.metadata.bundle_sha256;
   }
 
   get finding() {
@@ -23,6 +30,11 @@ export class Judgement {
 
   get points() {
     return this.metadata.operating_points;
+  }
+
+  get point() {
+    const { point } = this.chosen;
+    return point in this.points ? point : this.metadata.default_operating_point;
   }
 
   get threshold() {

@@ -6,10 +6,10 @@ import { Answer } from "./answer.js";
 import { Controls } from "./controls.js";
 import { byId, element, radio } from "./elements.js";
 import { listenToFiles, offerExamples } from "./intake.js";
-import { Judgement } from "./judgement.js";
 import { KeyPrompt } from "./key_prompt.js";
 import { listenToKeys } from "./keyboard.js";
 import { modelCard } from "./model_card.js";
+import { Models } from "./models.js";
 import * as picture from "./picture.js";
 import { Progress, showWait } from "./progress.js";
 import { Queue } from "./queue.js";
@@ -22,8 +22,8 @@ import { Viewer } from "./viewer.js";
 import * as words from "./words.js";
 import { Worklist } from "./worklist.js";
 
-const judgements = new Map(); // name of a model → Judgement, the service's default first
-let judgement = null; // the one chosen, once the service has told of its models
+const models = new Models(replaced);
+let judgement = null; // by the bundle at work of the model chosen, once the service has told of it
 let maxFileBytes = Infinity;
 
 const worklist = new Worklist(show);
@@ -33,10 +33,7 @@ const viewer = new Viewer(byId("picture"), showView);
 const controls = new Controls(viewer);
 const keyPrompt = new KeyPrompt(showWait);
 const queue = new Queue({
-  send: (outcome, signal) => {
-    const bundleSha256 = judgements.get(outcome.model).metadata.bundle_sha256;
-    return outcome.send(signal, { maxFileBytes, bundleSha256 });
-  },
+  send: (outcome, signal) => outcome.send(signal, { maxFileBytes, models }),
   onChange: changed,
   onWait: showWait,
   wantKey: (message) => keyPrompt.wanted(message),
@@ -52,11 +49,11 @@ async function start() {
     await (service.key.get() === null ? keyPrompt.wanted("") : keyPrompt.remembered());
   }
   const first = await persistently(() => service.metadata());
-  judgements.set(first.model, new Judgement(first));
+  models.learn(first); // the default stands first
   for (const { name } of first.models.filter(({ name }) => name !== first.model)) {
-    judgements.set(name, new Judgement(await persistently(() => service.metadata(name))));
+    models.learn(await persistently(() => service.metadata(name)));
   }
-  if (judgements.size > 1) {
+  if (models.names.length > 1) {
     offerModels();
   }
   chooseModel(first.model);
@@ -66,7 +63,9 @@ async function start() {
 function offerModels() {
   const remark = ({ finding }) => words.meaning(finding.code.meaning);
   byId("models").append(
-    ...[...judgements].map(([name, of]) => radio("model", name, name, remark(of), chooseModel)),
+    ...models.names.map((name) =>
+      radio("model", name, name, remark(models.atWork(name)), chooseModel),
+    ),
   );
   byId("models").hidden = false;
   listenToKeys([{ keys: ["n"], shown: "N", does: "next model", run: chooseNextModel }]);
@@ -116,17 +115,20 @@ function haveAnswered(readings) {
   showProgress();
 }
 
-function readAgain({ outcome }, choice) {
-  outcome.renew(choice);
-  queue.add([outcome]);
+function readAgain(reading, choice) {
+  reading.renew(choice);
+  queue.add([reading.outcome]);
+  worklist.update(reading);
+  showAnswer();
+  showByAnother(reading);
 }
 
 function changed(outcome) {
   if (outcome !== null && outcome === outcome.reading.outcome) {
     const { reading } = outcome;
-    worklist.update(reading, judgement);
+    worklist.update(reading);
     if (reading === worklist.selected) {
-      answer.show(reading);
+      showAnswer();
       showPicture(reading);
     }
   }
@@ -142,19 +144,45 @@ function showProgress() {
 }
 
 function showSummary() {
-  byId("summary").textContent = worklist.readings.length > 0 ? worklist.summary(judgement) : "";
+  const { length } = worklist.readings;
+  byId("summary").textContent = length > 0 ? worklist.summary(judgement.finding) : "";
 }
 
 // --- the one that is looked at
 
 function show(reading) {
-  answer.show(reading);
+  showAnswer();
   byId("file-name").textContent = reading?.path ?? "";
   byId("welcome").hidden = reading !== null;
   byId("tools").hidden = reading === null;
   viewer.picture?.image.close?.();
   viewer.show(null);
   showPicture(reading);
+}
+
+/** By whose facts a reading is shown: those of the bundle that answered, or of the one at work. */
+const judgementOf = (reading) => reading?.judgement ?? judgement;
+
+function showAnswer() {
+  const reading = worklist.selected;
+  const by = judgementOf(reading);
+  if (by !== answer.judgement) {
+    showFacts(by);
+  }
+  answer.show(reading, by);
+}
+
+function showFacts(of) {
+  byId("identity").textContent = `Answered by ${report.identity(of)}.`;
+  byId("evidence-remark").textContent = of.evidenceRemark;
+  byId("evidence-unit").textContent = of.evidenceUnit;
+  byId("colour-bar-ticks").replaceChildren(
+    ...of.ticks.map(({ at, text }) => {
+      const tick = element("li", {}, text);
+      tick.style.setProperty("--at", at);
+      return tick;
+    }),
+  );
 }
 
 async function showPicture(reading) {
@@ -190,7 +218,7 @@ const whyNotShown = ({ problem }) =>
     : "Neither the browser nor the service can show this.";
 
 /** The picture stays as it is looked at, unless it was what the other network saw. */
-function showByAnotherModel(reading) {
+function showByAnother(reading) {
   if (viewer.picture?.isPreview) {
     show(reading);
   } else {
@@ -211,37 +239,40 @@ function showView() {
 // --- what the reader chooses
 
 function chooseModel(name) {
-  judgement = judgements.get(name);
   for (const input of byId("models").querySelectorAll("input")) {
     input.checked = input.value === name;
   }
-  byId("model-card-content").replaceChildren(...modelCard(judgement.metadata));
-  byId("identity").textContent = `Answered by ${report.identity(judgement)}.`;
-  byId("evidence-remark").textContent = judgement.evidenceRemark;
-  byId("evidence-unit").textContent = judgement.evidenceUnit;
-  byId("colour-bar-ticks").replaceChildren(
-    ...judgement.ticks.map(({ at, text }) => {
-      const tick = element("li", {}, text);
-      tick.style.setProperty("--at", at);
-      return tick;
-    }),
-  );
+  judgeBy(models.atWork(name));
   queue.clear();
   haveAnswered(worklist.readings);
-  worklist.updateAll(judgement);
-  answer.judgeBy(judgement);
-  showByAnotherModel(worklist.selected);
+  worklist.updateAll();
+  showAnswer();
+  showByAnother(worklist.selected);
+}
+
+function judgeBy(other) {
+  judgement = other;
+  byId("model-card-content").replaceChildren(...modelCard(judgement.metadata));
+}
+
+/** Go on by the facts of a bundle that has replaced another. */
+function replaced(other) {
+  if (judgement?.model === other.model) {
+    judgeBy(other);
+    worklist.updateAll();
+    showAnswer();
+  }
 }
 
 function chooseNextModel() {
-  const names = [...judgements.keys()];
+  const { names } = models;
   chooseModel(names[(names.indexOf(judgement.model) + 1) % names.length]);
 }
 
 function choosePoint(name) {
-  judgement.point = name;
-  answer.showPoint();
-  worklist.updateAll(judgement);
+  judgement.chosen.point = name;
+  answer.showChosenPoint();
+  worklist.updateAll();
   showSummary();
 }
 
@@ -252,12 +283,12 @@ const openDialog = (id) => byId(id).showModal();
 async function savePicture() {
   const reading = worklist.selected;
   const canvas = element("canvas");
-  report.drawWithCaption(canvas, viewer, reading, judgement);
+  report.drawWithCaption(canvas, viewer, reading, judgementOf(reading));
   await save.savePng(canvas, save.pictureName(reading.path));
 }
 
 function saveList(of, type, extension) {
-  save.saveText(of(worklist.inOrder(), judgement), type, save.listName(extension));
+  save.saveText(of(worklist.inOrder()), type, save.listName(extension));
 }
 
 function clear() {
@@ -279,6 +310,7 @@ const clicks = {
   print: () => window.print(),
   "read-anyway": () => readAgain(worklist.selected, choiceAgainst(worklist.selected.problem)),
   "try-again": () => readAgain(worklist.selected),
+  "read-again": () => readAgain(worklist.selected),
 };
 for (const [id, clicked] of Object.entries(clicks)) {
   byId(id).addEventListener("click", clicked);
@@ -286,7 +318,9 @@ for (const [id, clicked] of Object.entries(clicks)) {
 for (const button of document.querySelectorAll("[data-close]")) {
   button.addEventListener("click", () => byId(button.dataset.close).close());
 }
-window.addEventListener("beforeprint", () => report.fill(viewer, worklist.selected, judgement));
+window.addEventListener("beforeprint", () =>
+  report.fill(viewer, worklist.selected, judgementOf(worklist.selected)),
+);
 
 listenToFiles(take);
 listenToKeys([
@@ -306,7 +340,7 @@ listenToKeys([
 ]);
 
 function choosePointByKey(pressed) {
-  const name = Object.keys(judgement?.points ?? {})[Number(pressed) - 1];
+  const name = Object.keys(answer.judgement?.points ?? {})[Number(pressed) - 1];
   if (name) {
     choosePoint(name);
   }

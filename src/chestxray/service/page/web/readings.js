@@ -26,8 +26,21 @@ export class Reading {
     this.outcome = this.#outcomes.get(model);
   }
 
+  /** Begin anew at the model that is looked at; `choice`, of /predict, is not to refuse it any more. */
+  renew(choice) {
+    const { model, overruled } = this.outcome;
+    const now = choice ? { ...overruled, [choice]: "warn" } : overruled;
+    this.outcome = new Outcome(this, model, now);
+    this.#outcomes.set(model, this.outcome);
+  }
+
   get state() {
     return this.outcome?.state ?? "waiting";
+  }
+
+  /** By the bundle that answered or refused; null before. */
+  get judgement() {
+    return this.outcome?.judgement ?? null;
   }
 
   get prediction() {
@@ -66,36 +79,31 @@ class Outcome {
   state = "waiting"; // then "reading", then "answered" or "failed"
   prediction = null; // as /predict answers
   problem = null; // problem details (RFC 9457), the service's or the page's own
-  overruled = {}; // what is not to be refused, as /predict takes it: {population: "warn"}
+  judgement = null; // by the bundle that it comes from
 
-  constructor(reading, model) {
-    this.reading = reading;
-    this.model = model;
+  /** `overruled` is what is not to be refused, as /predict takes it: `{population: "warn"}`. */
+  constructor(reading, model, overruled = {}) {
+    Object.assign(this, { reading, model, overruled });
   }
 
   get finished() {
     return this.state === "answered" || this.state === "failed";
   }
 
-  /** Let it be sent again; `choice`, of /predict, is not to refuse it any more. */
-  renew(choice) {
-    this.state = "waiting";
-    this.problem = null;
-    if (choice) {
-      this.overruled[choice] = "warn";
-    }
-  }
-
   /**
-   * Have the service read it, which takes files of `maxFileBytes` and answers by the bundle
-   * `bundleSha256`. Raises what service.js raises when it is put off.
+   * Have the service read it, which takes files of `maxFileBytes` and has the `models`. Raises what
+   * service.js raises when it is put off.
    */
-  async send(signal, { maxFileBytes, bundleSha256 }) {
+  async send(signal, { maxFileBytes, models }) {
     const { reading } = this;
+    const fail = (problem) => {
+      const judgement = models.atWork(this.model);
+      Object.assign(this, { state: "failed", problem, judgement });
+    };
     if (reading.file.size > maxFileBytes) {
       const most = Number((maxFileBytes / 2 ** 20).toPrecision(3));
       const detail = `the service takes files of ${most} MiB at most`;
-      this.#fail({ title: "Too many bytes", detail, status: 413, code: "too_many_bytes" });
+      fail({ title: "Too many bytes", detail, status: 413, code: "too_many_bytes" });
       return;
     }
     let blob;
@@ -103,7 +111,7 @@ class Outcome {
       blob = new Blob([await reading.file.arrayBuffer()]); // the file may go or change meanwhile
     } catch {
       const detail = "the browser could not read it from the disk";
-      this.#fail({ title: "Unreadable file", detail, status: 0, code: "unreadable" });
+      fail({ title: "Unreadable file", detail, status: 0, code: "unreadable" });
       return;
     }
     const image = await picture.decode(blob);
@@ -113,24 +121,22 @@ class Outcome {
     }
     const query = { model: this.model, preview: image === null, ...this.overruled };
     const { prediction, error } = await service.read(blob, query, signal);
-    if (prediction && prediction.model.bundle_sha256 !== bundleSha256) {
-      // Its thresholds are not those that the page knows.
-      const detail = "the service answers by another bundle since this page was opened; reload it";
-      this.#fail({ title: "Another model", detail, status: 409, code: "bundle_changed" });
+    if (error) {
+      fail(error);
       return;
     }
-    this.prediction = prediction ?? null;
-    this.problem = error ?? null;
-    this.state = prediction ? "answered" : "failed";
-    if (prediction?.preview) {
+    const judgement = await models.thatAnswered(this.model, prediction.model.bundle_sha256);
+    if (judgement === undefined) {
+      // Its thresholds are none that the page knows.
+      const detail = "the service answers by another bundle than it tells of";
+      fail({ title: "Another model", detail, status: 409, code: "bundle_changed" });
+      return;
+    }
+    Object.assign(this, { state: "answered", prediction, judgement });
+    if (prediction.preview) {
       const { width_px: width, height_px: height } = prediction.radiograph;
       const shown = await picture.fromUrl(prediction.preview);
       reading.thumbnail = picture.thumbnail(shown, width, height, THUMBNAIL_PX);
     }
-  }
-
-  #fail(problem) {
-    this.problem = problem;
-    this.state = "failed";
   }
 }

@@ -11,7 +11,7 @@ import * as words from "./words.js";
 export function drawWithCaption(canvas, viewer, reading, judgement) {
   const answered = reading.state === "answered";
   draw(canvas, viewer, judgement, [
-    ...(answered ? verdict(reading.prediction, judgement) : [words.state(reading, judgement)]),
+    ...(answered ? verdict(reading.prediction, judgement) : [words.state(reading)]),
     ...(viewer.heatmapSeen ? [judgement.evidenceRemark] : []),
     `Not for diagnostic use. Answered by ${identity(judgement)}, ${words.now()}.`,
   ]);
@@ -49,8 +49,8 @@ function draw(canvas, viewer, judgement, caption) {
   });
 }
 
-export function identity({ model, metadata }) {
-  return `model ${model}, bundle ${metadata.bundle_sha256.slice(0, 12)}`;
+export function identity({ model, bundleSha256 }) {
+  return `model ${model}, bundle ${bundleSha256.slice(0, 12)}`;
 }
 
 /** The lines of a verdict, with all that warns of it. */

@@ -22,24 +22,25 @@ const COLUMNS = [
 ];
 
 /** One row for each finished reading (RFC 4180), at the chosen operating point. */
-export function csvOf(readings, judgement) {
+export function csvOf(readings) {
   const rows = readings
     .filter((reading) => reading.finished)
     .map((reading) => {
-      const cells = cellsOf(reading, judgement);
+      const cells = cellsOf(reading);
       return COLUMNS.map((column) => cells[column] ?? "");
     });
   return [COLUMNS, ...rows].map((cells) => cells.map(csvCell).join(",") + "\r\n").join("");
 }
 
 /** As /predict_batch answers, at the chosen operating point, without the pictures. */
-export function jsonOf(readings, judgement) {
+export function jsonOf(readings) {
   const results = readings
     .filter((reading) => reading.finished)
     .map((reading) => {
       if (reading.state === "failed") {
         return { filename: reading.path, error: reading.problem };
       }
+      const { judgement } = reading;
       const { heatmap, preview, ...prediction } = reading.prediction;
       return {
         filename: reading.path,
@@ -70,13 +71,14 @@ export function pictureName(path) {
   return `${file.replace(/\.[^.]+$/, "")}-reading.png`;
 }
 
-function cellsOf(reading, judgement) {
+function cellsOf(reading) {
+  const { judgement } = reading;
   const common = {
     path: reading.path,
     operating_point: judgement.point,
     threshold: judgement.threshold,
     model: judgement.model,
-    bundle_sha256: judgement.metadata.bundle_sha256,
+    bundle_sha256: judgement.bundleSha256,
   };
   if (reading.state === "failed") {
     const { code, detail, input_check: check } = reading.problem;

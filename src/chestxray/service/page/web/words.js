@@ -40,15 +40,19 @@ export function exampleName(file) {
 }
 
 /** One line for what has become of a reading. */
-export function state(reading, judgement) {
-  if (reading.state === "answered") {
-    const { label, uncertain } = judgement.of(reading.prediction);
-    return `${label} ${probability(reading.prediction.probability)}${uncertain ? ", uncertain" : ""}`;
+export function state({ state, prediction, problem, judgement }) {
+  if (state === "answered") {
+    const { label, uncertain } = judgement.of(prediction);
+    return [
+      `${label} ${probability(prediction.probability)}`,
+      ...(uncertain ? ["uncertain"] : []),
+      ...(judgement.replaced ? ["earlier bundle"] : []),
+    ].join(", ");
   }
-  if (reading.state === "failed") {
-    return `not judged: ${refusalTitle(reading.problem).toLowerCase()}`;
+  if (state === "failed") {
+    return `not judged: ${refusalTitle(problem).toLowerCase()}`;
   }
-  return { waiting: "waiting", reading: "being read" }[reading.state];
+  return { waiting: "waiting", reading: "being read" }[state];
 }
 
 /** The service's words as a sentence. */

@@ -5,10 +5,12 @@
 import { byId, element } from "./elements.js";
 import * as words from "./words.js";
 
+const WARNED = "with a warning";
+
 export class Worklist {
   readings = [];
   selected = null;
-  #rows = new Map(); // reading → {item, button, state, thumbnail}
+  #rows = new Map(); // reading → {item, button, state, warned, thumbnail}
   #order = "added";
 
   constructor(onSelect) {
@@ -80,35 +82,37 @@ export class Worklist {
   }
 
   /** Show what has become of one reading. */
-  update(reading, judgement) {
+  update(reading) {
     const row = this.#rows.get(reading);
     if (!row) {
       return; // it has been cleared away
     }
-    row.state.textContent = words.state(reading, judgement);
+    row.state.textContent = words.state(reading);
     row.button.dataset.state = reading.state;
+    const { prediction, judgement } = reading;
     row.button.dataset.finding =
-      reading.state === "answered" ? words.finding(judgement.of(reading.prediction).positive) : "";
+      prediction === null ? "" : words.finding(judgement.of(prediction).positive);
+    row.warned.hidden = prediction === null || words.warnings(prediction).warnings.length === 0;
     if (reading.thumbnail && row.thumbnail !== reading.thumbnail) {
       row.thumbnail.replaceWith(reading.thumbnail);
       row.thumbnail = reading.thumbnail;
     }
   }
 
-  updateAll(judgement) {
+  updateAll() {
     for (const reading of this.readings) {
-      this.update(reading, judgement);
+      this.update(reading);
     }
   }
 
-  /** How many there are of each, in a line. */
-  summary(judgement) {
-    const { positive, negative } = judgement.finding;
+  /** How many there are of each, in a line; of the labels of a finding also where there are none. */
+  summary({ positive, negative }) {
     const labels = { [positive]: 0, [negative]: 0 };
     let failed = 0;
     for (const reading of this.readings) {
       if (reading.state === "answered") {
-        labels[judgement.of(reading.prediction).label] += 1;
+        const { label } = reading.judgement.of(reading.prediction);
+        labels[label] = (labels[label] ?? 0) + 1;
       }
       failed += reading.state === "failed";
     }
@@ -119,14 +123,18 @@ export class Worklist {
   #row(reading) {
     const state = element("span", { className: "state" }, "waiting");
     const name = element("span", { className: "name", title: reading.path }, reading.path);
+    const warned = element("span", { className: "warned", hidden: true, title: WARNED }, "⚠");
+    warned.setAttribute("role", "img");
+    warned.setAttribute("aria-label", WARNED);
     const thumbnail = element("canvas", { width: 1, height: 1 });
     const button = element(
       "button",
       { type: "button" },
       thumbnail,
       element("span", { className: "text" }, name, state),
+      warned,
     );
     button.addEventListener("click", () => this.select(reading));
-    return { item: element("li", {}, button), button, state, thumbnail };
+    return { item: element("li", {}, button), button, state, warned, thumbnail };
   }
 }
