@@ -38,6 +38,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     # Names of other projects, whose inventories would have to be asked from their hosts.
     (r"py:.*", r"(abc|collections|contextlib|datetime|os|pathlib|ssl|types)\..*"),
+    (r"py:class", r"chestxray\..*\.[A-Z]"),  # type variables
     (r"py:.*", r"(httpx|np|numpy|pydantic|torch)\..*|NDArray|Tensor"),
 ]
 

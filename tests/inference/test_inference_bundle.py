@@ -3,9 +3,11 @@
 import hashlib
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
@@ -279,6 +281,15 @@ def test_a_manifest_that_is_none_is_damage(bundle: Path, content: bytes) -> None
         {"population": POPULATION | {"modalities": ["cr"]}},
         {"population": POPULATION | {"age_years": [18, 1]}},
         {"population": POPULATION | {"age_years": [-1, 5]}},
+        {"finding": FINDING | {"code": CODE | {"scheme": "a\\b"}}},
+        {"finding": FINDING | {"code": CODE | {"meaning": "two\nlines"}}},
+        {"finding": FINDING | {"code": CODE | {"value": "  "}}},
+        {"finding": FINDING | {"positive": "refused"}},
+        {"training": {"of": "\ud800"}},
+        {
+            "operating_points": {'a,b\n"c': {"threshold": 0.5, "rule": ""}},
+            "default_operating_point": 'a,b\n"c',
+        },
         {"name": ""},
         {"name": "two\nlines"},
         {"reference_answers": [{"seed": -1, "logit": 0.0}]},
@@ -311,6 +322,30 @@ def test_a_model_that_is_no_onnx_is_damage(tmp_path: Path) -> None:
     model = b"not a graph"
     write_bundle(tmp_path, tiny_manifest(tiny_model(), model_sha256=sha256_of(model)), model)
     assert "does not run" in refusal(tmp_path, BundleDamagedError)
+
+
+def test_a_model_that_does_not_answer_each_input_is_damage(tmp_path: Path) -> None:
+    proto = onnx.load_from_string(tiny_model())
+    (mean,) = [node for node in proto.graph.node if node.output[0] == "mean_evidence"]
+    mean.input[1] = "everything"
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0, 1, 2]), "everything"))
+    del proto.graph.output[0].type.tensor_type.shape.dim[:]
+    model = bytes(proto.SerializeToString())
+    manifest = tiny_manifest(tiny_model(), model_sha256=sha256_of(model))
+    write_bundle(tmp_path, manifest, model)
+    refusal(tmp_path, BundleDamagedError)
+
+
+def test_whatever_byte_of_a_model_is_wrong_is_damage_or_nothing(tmp_path: Path) -> None:
+    model = tiny_model()
+    random = np.random.default_rng(0)
+    for _ in range(150):
+        broken = bytearray(model)
+        broken[random.integers(len(broken) // 10)] ^= int(random.integers(1, 256))
+        manifest = tiny_manifest(model, model_sha256=sha256_of(bytes(broken)))
+        write_bundle(tmp_path, manifest, bytes(broken))
+        with suppress(BundleDamagedError):
+            Predictor.load(tmp_path)
 
 
 def test_a_model_for_another_input_size_is_damage(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from chestxray import imaging
 from chestxray.dataset import read_dataset
-from chestxray.errors import BundleMissingError, EmptyDatasetError
+from chestxray.errors import BundleMissingError, ConfigError, EmptyDatasetError
 from chestxray.inference import Predictor, read_bundle
 from chestxray.inference.probability import calibrated_logit, sigmoid
 from chestxray.learning.learning_curve import RULE, better_from
@@ -202,3 +202,10 @@ def test_calibrate_warns_when_it_is_not_shown_to_pay_and_still_writes(bundle, tm
 def test_recalibration_needs_a_bundle(site, tmp_path):
     with pytest.raises(BundleMissingError):
         recalibrate(site, tmp_path, tmp_path / "out", threads=1)
+
+
+def test_the_bundle_that_is_calibrated_is_not_overwritten(bundle: Path, site: Path) -> None:
+    before = (bundle / "manifest.json").read_bytes()
+    with pytest.raises(ConfigError, match="choose another folder"):
+        recalibrate(site, bundle, bundle, threads=1)
+    assert (bundle / "manifest.json").read_bytes() == before

@@ -8,7 +8,7 @@ Does not: know of HTTP, terminals, archives or DICOM's network.
 
 from chestxray.assessment.assess import Assessment, Assessor, Stage, Stopwatch, assess, assess_all
 from chestxray.assessment.policy import Choice, Choices, Policy
-from chestxray.assessment.registry import Registry, named, read_bundles
+from chestxray.assessment.registry import Registry, named, put_to_work, read_bundles
 
 __all__ = [
     "Assessment",
@@ -22,5 +22,6 @@ __all__ = [
     "assess",
     "assess_all",
     "named",
+    "put_to_work",
     "read_bundles",
 ]

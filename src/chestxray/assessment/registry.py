@@ -11,7 +11,7 @@ from pathlib import Path
 
 from chestxray.assessment.assess import Assessor
 from chestxray.assessment.policy import DEFAULT_CHOICES, Choices, Policy
-from chestxray.errors import ConfigError, UnknownModelError
+from chestxray.errors import BundleError, ConfigError, UnknownModelError
 from chestxray.inference import BUNDLED, Bundle, Predictor, read_bundle
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
@@ -48,9 +48,17 @@ def read_bundles(named_folders: Iterable[Named]) -> dict[str, Bundle]:
         bundle = read_bundle(folder)
         name = given or bundle.manifest.name
         if name in bundles:
-            raise ConfigError(f"two bundles have the name {name}: give NAME=DIR")
+            raise ConfigError(f"two bundles have the name {name}: NAME=DIR gives another")
         bundles[name] = bundle
     return bundles
+
+
+def put_to_work(name: str, bundle: Bundle, *, threads: int = 1) -> Predictor:
+    """``Predictor.of``, which in its errors says the bundle's name."""
+    try:
+        return Predictor.of(bundle, threads=threads)
+    except BundleError as exc:
+        raise type(exc)(f"the bundle {name}: {exc}") from exc
 
 
 class Registry:
@@ -63,7 +71,7 @@ class Registry:
     @classmethod
     def of(cls, bundles: Mapping[str, Bundle], *, threads: int = 1) -> Registry:
         """Put bundles to work; see ``Predictor.of``, also for what it raises."""
-        return cls({name: Predictor.of(b, threads=threads) for name, b in bundles.items()})
+        return cls({name: put_to_work(name, b, threads=threads) for name, b in bundles.items()})
 
     def assessor(self, model: str | None = None, choices: Choices = DEFAULT_CHOICES) -> Assessor:
         """The bundle of the name ``model``, the default for None, under ``choices``.

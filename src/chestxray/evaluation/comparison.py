@@ -19,7 +19,7 @@ from chestxray.inference import Finding, Manifest, Predictor
 
 def check_finding(manifest: Manifest, finding: Finding) -> None:
     """Raises ConfigError where a bundle is of another finding: what it says cannot be compared."""
-    if manifest.finding != finding:
+    if not manifest.finding.is_that_of(finding):
         raise ConfigError(
             f"the bundle {manifest.name} is of another finding: "
             f"{_described(manifest.finding)}, not {_described(finding)}"

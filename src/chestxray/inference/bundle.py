@@ -51,12 +51,22 @@ Term = Annotated[str, Field(min_length=1, max_length=64, pattern="^[^a-z]+$")]
 """A term as ``imaging.Acquisition`` has it, in capitals."""
 
 
+def _one_value(text: str) -> str:
+    if not text.strip() or "\\" in text or not text.isprintable():
+        raise ValueError("must be printable characters, none of them a backslash")
+    return text
+
+
+_OneValue = Annotated[str, AfterValidator(_one_value)]
+"""In DICOM a backslash begins another value (PS3.5, 6.2)."""
+
+
 class CodedConcept(_Facts):
     """A code of DICOM (PS3.3, 8): ``scheme`` is the designator of its coding scheme."""
 
-    value: str = Field(min_length=1, max_length=16)
-    scheme: str = Field(min_length=1, max_length=16)
-    meaning: str = Field(min_length=1, max_length=64)
+    value: _OneValue = Field(max_length=16)
+    scheme: _OneValue = Field(max_length=16)
+    meaning: _OneValue = Field(max_length=64)
 
 
 class Finding(_Facts):
@@ -74,11 +84,17 @@ class Finding(_Facts):
     def _labels_differ(self) -> Finding:
         if self.negative.casefold() == self.positive.casefold():
             raise ValueError("the two labels must differ")
+        if "refused" in (self.negative.casefold(), self.positive.casefold()):
+            raise ValueError("refused is no label")
         return self
 
     @property
     def labels(self) -> Labels:
         return Labels(self.negative, self.positive)
+
+    def is_that_of(self, other: Finding) -> bool:
+        """Whether two bundles ask the same, in the same words."""
+        return (self.labels, self.code) == (other.labels, other.code)
 
 
 class Preprocessing(_Facts):
@@ -182,9 +198,6 @@ class Polarity(_Facts):
     inverted_below: float = Field(ge=-1, le=0)
 
 
-Age = Annotated[int, Field(ge=0, le=150)]
-
-
 class Population(_Facts):
     """Which radiographs the bundle knows: those that the network was trained on.
 
@@ -192,14 +205,14 @@ class Population(_Facts):
     None where nobody said. The others are terms of ``imaging.Acquisition``.
     """
 
-    age_years: tuple[Age, Age] | None
+    age_years: tuple[int, int] | None
     modalities: tuple[Term, ...] = Field(min_length=1)
     body_parts: tuple[Term, ...] = Field(min_length=1)
     views: tuple[View, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _youngest_first(self) -> Population:
-        if self.age_years is not None and self.age_years[0] > self.age_years[1]:
+        if self.age_years is not None and not 0 <= self.age_years[0] <= self.age_years[1]:
             raise ValueError("age_years must be the youngest and the oldest")
         return self
 
@@ -264,7 +277,7 @@ class Manifest(_Facts):
     preprocessing: Preprocessing
     evidence: Evidence
     calibration: Calibration
-    operating_points: Annotated[dict[str, OperatingPoint], AfterValidator(_ordered)]
+    operating_points: Annotated[dict[Label, OperatingPoint], AfterValidator(_ordered)]
     default_operating_point: str
     uncertainty: Uncertainty
     population: Population
@@ -319,6 +332,7 @@ def read_bundle(folder: Path) -> Bundle:
         raise BundleMissingError(f"no bundle in {folder}: {exc.strerror}") from exc
     try:
         facts = json.loads(manifest_bytes)
+        json.dumps(facts, ensure_ascii=False).encode()  # half a character would fail later
         if not isinstance(facts, dict):
             raise BundleDamagedError(f"the manifest in {folder} is not a JSON object")
         version = facts.get("format")
@@ -332,7 +346,7 @@ def read_bundle(folder: Path) -> Bundle:
         manifest = Manifest.model_validate(facts)
     except ValidationError as exc:
         first = exc.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = " ".join(".".join(str(part) for part in first["loc"]).split())
         raise BundleDamagedError(
             f"the manifest in {folder} is damaged: {where}: {first['msg']}"
         ) from exc

@@ -91,13 +91,18 @@ class OnnxNetwork:
                 self._session.run(OUTPUTS, {INPUT: inputs[start : start + CHUNK]})
                 for start in range(0, len(inputs), CHUNK)
             ]
-        return NetworkAnswers(*(np.concatenate(parts) for parts in zip(*passes, strict=True)))
+            answers = NetworkAnswers(
+                *(np.concatenate(parts) for parts in zip(*passes, strict=True))
+            )
+        if any(len(answer) != len(inputs) for answer in answers):
+            raise BundleDamagedError("the model does not answer each input once")
+        return answers
 
 
 @contextmanager
 def _damage_reported() -> Iterator[None]:
     try:
         yield
-    except _SESSION_ERRORS as exc:
+    except (*_SESSION_ERRORS, ValueError) as exc:  # its text may be no UTF-8, its shapes none
         first_line = str(exc).strip().partition("\n")[0]
         raise BundleDamagedError(f"the model does not run: {first_line}") from exc

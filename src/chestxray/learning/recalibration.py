@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chestxray.dataset import Sample, inseparable, read_dataset
-from chestxray.errors import EmptyDatasetError
+from chestxray.errors import ConfigError, EmptyDatasetError
 from chestxray.evaluation.evaluate import score_samples
 from chestxray.inference import Manifest, Predictor, read_bundle, write_bundle
 from chestxray.inference.bundle import Uncertainty
@@ -53,7 +53,10 @@ def recalibrate(
     Raises:
         EmptyDatasetError: no readable radiographs of one of the truths.
         BundleError: ``bundle`` cannot be read.
+        ConfigError: ``out`` is ``bundle``, which others may be serving.
     """
+    if out.resolve() == bundle.resolve():
+        raise ConfigError(f"{out} is the bundle to be calibrated: choose another folder")
     predictor = Predictor.load(bundle)
     samples = read_dataset(data, predictor.manifest.finding.labels)
     scored = score_samples(

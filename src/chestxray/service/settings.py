@@ -47,7 +47,11 @@ class Settings(BaseSettings):
         description="`NAME=DIR,…`: bundles that assess what the default answers, and are not shown",
     )
     shadow_share: float = Field(
-        0.1, ge=0, le=1, description="share of the requests that shadows assess"
+        0.1,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="share of the requests that shadows assess",
     )
     workers: int = Field(1, ge=1, description="processes that serve")
     threads: int | None = Field(

@@ -49,7 +49,13 @@ _FRONTAL: tuple[tuple[re.Pattern[str], View], ...] = (
 )
 
 _UNITS_A_YEAR = {"D": 365, "W": 365 / 7, "M": 12, "Y": 1}
-_AGE = re.compile(r"(\d{1,3})([DWMY]?)")  # without a unit in many a file: years
+# Without a unit in many a file (years), in some with more than its letter.
+_AGE = re.compile(r"(\d{1,4})\s*(?:([DWMY])(?:AYS?|EEKS?|ONTHS?|EARS?|RS?)?)?")
+_DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})(?:\d{2,6}(?:\.\d*)?(?:[+-]\d{4})?)?")
+_WHEN_MADE = (
+    *("AcquisitionDate", "AcquisitionDateTime", "ContentDate"),
+    *("SeriesDate", "StudyDate"),
+)
 
 
 def acquisition_of(ds: Dataset) -> Acquisition:
@@ -84,7 +90,7 @@ def age_years(ds: Dataset) -> float | None:
     if age is not None:
         return int(age[1]) / _UNITS_A_YEAR[age[2] or "Y"]
     born = _date(ds, "PatientBirthDate")
-    for keyword in ("AcquisitionDate", "ContentDate", "SeriesDate", "StudyDate"):
+    for keyword in _WHEN_MADE:
         made = _date(ds, keyword)
         if born is not None and made is not None and made >= born:
             return _years_between(born, made)
@@ -100,8 +106,10 @@ def _years_between(born: date, made: date) -> float:
 
 
 def _date(ds: Dataset, keyword: str) -> date | None:
+    """A date (DA, also as ACR-NEMA wrote it), or that of a DT."""
+    told = _DATE.fullmatch(text(ds, keyword) or "")
     try:
-        return date.fromisoformat(text(ds, keyword) or "")
+        return None if told is None else date(*map(int, told.groups()))
     except ValueError:
         return None
 

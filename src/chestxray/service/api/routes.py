@@ -28,6 +28,7 @@ from chestxray.service.api.schemas import (
     FailedFile,
     Health,
     Metadata,
+    MetadataOptions,
     ModelFacts,
     PredictionAnswer,
     PredictOptions,
@@ -157,11 +158,11 @@ def _assessed(
 @protected_router.get("/metadata", responses=openapi.problems(400, 503) | openapi.other_problems())
 async def metadata(
     request: Request,
-    model: Annotated[str | None, Query(description="which model; unset, the default")] = None,
+    options: Annotated[MetadataOptions, Query()],
 ) -> Metadata:
     """Which models there are, and of one its data, calibration, operating points and figures."""
     registry = _service(request).ready().registry
-    assessor = registry.assessor(model)
+    assessor = registry.assessor(options.model)
     predictor = assessor.predictor
     statistics = {"mean", "std", "components", "variances", "residual_variance"}
     hidden = statistics | {"distance_at_threshold"}

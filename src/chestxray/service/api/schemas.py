@@ -58,6 +58,14 @@ class PredictOptions(_Model):
         return Choices(self.operating_point, self.input_check, self.population, self.acquisition)
 
 
+class MetadataOptions(_Model):
+    """The query of ``/metadata``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(None, description="which model; unset, the default")
+
+
 class RadiographAnswer(_Model):
     """What is known of the file: its format by its bytes, its size in pixels when upright."""
 

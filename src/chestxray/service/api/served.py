@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from chestxray.assessment import Assessor, Choices, Policy, Registry, read_bundles
+from chestxray.assessment import (
+    Assessor,
+    Choices,
+    Policy,
+    Registry,
+    put_to_work,
+    read_bundles,
+)
 from chestxray.errors import ConfigError
 from chestxray.inference import Bundle, Predictor
 from chestxray.service.settings import Settings
@@ -35,7 +42,7 @@ def read_served(settings: Settings) -> Bundles:
     for name, bundle in shadows.items():
         if name in answering:
             raise ConfigError(f"a shadow and a bundle that answers have the name {name}")
-        if bundle.manifest.finding != asked:
+        if not bundle.manifest.finding.is_that_of(asked):
             raise ConfigError(f"the shadow {name} does not ask for the finding of the default")
     return Bundles(answering, shadows)
 
@@ -53,12 +60,19 @@ class Served:
 
         Raises:
             BundleDamagedError: one does not run here.
+            ConfigError: one has the name of another that answered another question: who asks by
+                that name would get labels that he does not know.
         """
         known = {} if before is None else before._by_sha256()
+        asked = {} if before is None else before.registry.predictors
+        for name, bundle in bundles.answering.items():
+            finding = bundle.manifest.finding
+            if name in asked and not finding.is_that_of(asked[name].manifest.finding):
+                raise ConfigError(f"{name} would ask for another finding: give it another name")
 
         def at_work(named: Mapping[str, Bundle]) -> dict[str, Predictor]:
             return {
-                name: known.get(bundle.sha256) or Predictor.of(bundle)
+                name: known.get(bundle.sha256) or put_to_work(name, bundle)
                 for name, bundle in named.items()
             }
 
