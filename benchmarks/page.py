@@ -21,6 +21,7 @@ from typing import Any
 
 import archive_page
 import image_page
+import models_page
 import networks_page
 import pacs_page
 import reliability_page
@@ -122,6 +123,7 @@ SECTIONS: dict[tuple[str, str], tuple[str, Section]] = {
         ("docs/archive.md", "archive.json", archive_page.SECTIONS),
         ("docs/networks.md", "networks.json", networks_page.SECTIONS),
         ("docs/image.md", "image.json", image_page.SECTIONS),
+        ("docs/operations.md", "models.json", models_page.SECTIONS),
     )
     for section in sections
 }
