@@ -11,6 +11,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -130,7 +131,7 @@ def test_an_archive_is_gone_through_in_waves(cluster: RayCluster, archive: Path,
 def test_killed_processes_cost_no_row_and_double_none(
     cluster: RayCluster, archive: Path, job: Job
 ) -> None:
-    parts = partial(parts_of, archive, n_parts=16, repeats=20)
+    parts = partial(parts_of, archive, n_parts=16, repeats=40)
     kills = 0
 
     def answers_between_kills() -> Iterator[Scored]:
@@ -148,21 +149,25 @@ def test_killed_processes_cost_no_row_and_double_none(
 
 
 def test_a_node_that_dies_costs_no_row(archive: Path, job: Job) -> None:
-    parts = partial(parts_of, archive, n_parts=16, repeats=20)
-    hit = False
+    parts = partial(parts_of, archive, n_parts=16, repeats=40)
+    over = threading.Event()
 
-    def answers_around_the_kill(cluster: RayCluster) -> Iterator[Scored]:
-        nonlocal hit
-        for answer in scored(parts, job, cluster.address):
-            yield answer
-            at_work = [node for node in (1, 2) if not hit and cluster.actors_at_work(node)]
-            for node in at_work[:1]:
-                cluster.kill(node)
-                hit = True
+    def kill_one_at_work(cluster: RayCluster) -> bool:
+        # Not when an answer comes: by then a fast cluster may have done everything.
+        while not over.wait(0.01):
+            for node in (1, 2):
+                if cluster.actors_at_work(node):
+                    cluster.kill(node)
+                    return True
+        return False
 
-    with ray_cluster(1, 1) as cluster:
-        rows = collected(answers_around_the_kill(cluster))
-    assert hit, "no node was at work"
+    with ray_cluster(1, 1) as cluster, ThreadPoolExecutor(1) as beside:
+        killed = beside.submit(kill_one_at_work, cluster)
+        try:
+            rows = collected(scored(parts, job, cluster.address))
+        finally:
+            over.set()
+        assert killed.result(), "no node was at work"
     assert rows == rows_here(parts(), job)
 
 
