@@ -1,5 +1,6 @@
 """What a user uploads, full size, gets the answer of its 224 px copy: on data/originals."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,12 +8,14 @@ import numpy as np
 import pytest
 
 from chestxray import imaging
+from chestxray.assessment import Registry, assess, read_bundles
 from chestxray.imaging import Limits, resize
 from chestxray.imaging.dicom.reading import LOOKED_AT_PX
 from chestxray.imaging.network_input import shrink
 from chestxray.imaging.raster import decode_jpeg
-from chestxray.inference import Predictor
+from chestxray.inference import BUNDLED, Predictor
 from chestxray.inference.bundle import Preprocessing
+from factories.bundles import as_format_1
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,38 @@ def test_shrinking_leaves_the_input_of_the_originals_alone(
     on_average, at_most = CHANGED_BY[side_px]
     assert np.mean(differences) < on_average
     assert max(differences) < at_most
+
+
+@pytest.mark.parametrize(
+    ("side_px", "shrink_to_px", "levels"), [(160, 320, 0.35), (224, 224, 0.70)]
+)
+def test_shrinking_further_would_change_the_input_more(
+    originals: list[Path], side_px: int, shrink_to_px: int, levels: float
+) -> None:
+    """What ``Preprocessing.enough_px`` tells of shrinking to less than it asks for."""
+    differences = [
+        resize(imaging.read_file(file, shrink_to_px=shrink_to_px).pixels, side_px)
+        - resize(imaging.read_file(file).pixels, side_px)
+        for file in originals
+    ]
+    assert np.abs(differences).mean() * 255 == pytest.approx(levels, abs=0.02)
+
+
+def test_originals_are_answered_to_the_bit_alike_by_either_format(
+    originals: list[Path], tmp_path: Path
+) -> None:
+    older = Path(shutil.copytree(BUNDLED, tmp_path / "older"))
+    as_format_1(older)
+    registry = Registry.of(read_bundles([("newer", BUNDLED), ("older", older)]))
+    for file in originals:
+        newer, older_too = assess(file.read_bytes(), registry.assessors())
+        (_, one), (_, other) = newer.answer, older_too.answer
+        assert (one.logit, one.probability, one.label) == (
+            other.logit,
+            other.probability,
+            other.label,
+        )
+        assert one.evidence.tobytes() == other.evidence.tobytes()
 
 
 def test_shrinking_while_decoding_moves_no_logit_by_more_than_0_15(originals: list[Path]) -> None:

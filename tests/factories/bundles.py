@@ -7,6 +7,7 @@ of a picture is arbitrary but repeatable.
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +158,12 @@ def write_tiny_bundle(
     model = tiny_model(side_px, seed)
     write_bundle(folder, tiny_manifest(model, side_px, **changes), model)
     return folder
+
+
+def as_format_1(bundle: Path) -> None:
+    """Take away what format 1 did not say."""
+    path = bundle / "manifest.json"
+    facts = json.loads(path.read_text())
+    del facts["finding"], facts["preprocessing"]["shrink_to_px"]
+    facts["population"] = {"age_years": facts["population"]["age_years"]}
+    path.write_text(json.dumps(facts | {"format": 1}))

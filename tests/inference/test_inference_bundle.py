@@ -16,7 +16,14 @@ from chestxray.imaging import Radiograph
 from chestxray.imaging.synthetic import synthetic_radiograph
 from chestxray.inference import OnnxNetwork, Predictor, read_bundle, write_bundle
 from chestxray.inference.onnx_file import _WITHIN, check_self_contained
-from factories.bundles import FINDING, POPULATION, tiny_manifest, tiny_model, write_tiny_bundle
+from factories.bundles import (
+    FINDING,
+    POPULATION,
+    as_format_1,
+    tiny_manifest,
+    tiny_model,
+    write_tiny_bundle,
+)
 
 CODE = FINDING["code"]
 
@@ -46,15 +53,6 @@ def test_a_bundle_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     sha256 = write_bundle(tmp_path, manifest, model)
     bundle = read_bundle(tmp_path)
     assert (bundle.manifest, bundle.model, bundle.sha256) == (manifest, model, sha256)
-
-
-def as_format_1(bundle: Path) -> None:
-    """Take away what format 1 did not say."""
-    path = bundle / "manifest.json"
-    facts = json.loads(path.read_text())
-    del facts["finding"], facts["preprocessing"]["shrink_to_px"]
-    facts["population"] = {"age_years": facts["population"]["age_years"]}
-    path.write_text(json.dumps(facts | {"format": 1}))
 
 
 def test_a_bundle_of_format_1_is_read_as_what_it_left_unsaid(bundle: Path) -> None:

@@ -293,6 +293,12 @@ def status(port: int, path: str, method: str = "GET") -> int:
 # --- new bundles ----------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def folder(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the bundle, to be replaced."""
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+
+
 def bundle_of(port: int) -> str:
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
         answer = predict(client, radiograph_png())
@@ -312,9 +318,8 @@ def reloads(port: int) -> dict[str, float]:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_on_sighup_a_new_bundle_answers_and_no_request_is_lost(
-    tiny_bundle: Path, tmp_path: Path, workers: int, wait_until: Callable[..., None]
+    folder: Path, workers: int, wait_until: Callable[..., None]
 ) -> None:
-    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     old = read_bundle(folder).sha256
     with server(folder, workers) as (process, port):
         wait_until(lambda: answers(port))
@@ -333,9 +338,8 @@ def test_on_sighup_a_new_bundle_answers_and_no_request_is_lost(
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_on_sighup_a_bundle_that_does_not_work_changes_nothing_and_is_told(
-    tiny_bundle: Path, tmp_path: Path, workers: int, wait_until: Callable[..., None]
+    folder: Path, workers: int, wait_until: Callable[..., None]
 ) -> None:
-    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     old = read_bundle(folder).sha256
     with server(folder, workers) as (process, port):
         wait_until(lambda: answers(port))
@@ -355,9 +359,8 @@ def test_on_sighup_a_bundle_that_does_not_work_changes_nothing_and_is_told(
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_bundle_that_nobody_foresaw_leaves_the_old_one_at_work_and_later_ones_are_read(
-    tiny_bundle: Path, tmp_path: Path, workers: int, wait_until: Callable[..., None]
+    folder: Path, workers: int, wait_until: Callable[..., None]
 ) -> None:
-    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     old = read_bundle(folder).sha256
     unforeseen = """
 from chestxray.service.api import served
@@ -402,9 +405,8 @@ def test_a_burst_of_sighups_is_survived(
 
 
 def test_a_worker_that_is_replaced_begins_with_the_newest_bundle(
-    tiny_bundle: Path, tmp_path: Path, wait_until: Callable[..., None]
+    folder: Path, wait_until: Callable[..., None]
 ) -> None:
-    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     with server(folder, 2) as (process, port):
         wait_until(lambda: answers(port))
         new = read_bundle(write_tiny_bundle(folder, seed=5)).sha256

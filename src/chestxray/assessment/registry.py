@@ -53,10 +53,10 @@ def read_bundles(named_folders: Iterable[Named]) -> dict[str, Bundle]:
     return bundles
 
 
-def put_to_work(name: str, bundle: Bundle, *, threads: int = 1) -> Predictor:
+def put_to_work(name: str, bundle: Bundle) -> Predictor:
     """``Predictor.of``, which in its errors says the bundle's name."""
     try:
-        return Predictor.of(bundle, threads=threads)
+        return Predictor.of(bundle)
     except BundleError as exc:
         raise type(exc)(f"the bundle {name}: {exc}") from exc
 
@@ -69,9 +69,9 @@ class Registry:
         self.default = next(iter(self.predictors))
 
     @classmethod
-    def of(cls, bundles: Mapping[str, Bundle], *, threads: int = 1) -> Registry:
+    def of(cls, bundles: Mapping[str, Bundle]) -> Registry:
         """Put bundles to work; see ``Predictor.of``, also for what it raises."""
-        return cls({name: put_to_work(name, b, threads=threads) for name, b in bundles.items()})
+        return cls({name: put_to_work(name, bundle) for name, bundle in bundles.items()})
 
     def assessor(self, model: str | None = None, choices: Choices = DEFAULT_CHOICES) -> Assessor:
         """The bundle of the name ``model``, the default for None, under ``choices``.

@@ -71,15 +71,15 @@ def score_samples(
     files = (partial(imaging.load, sample.file) for sample in samples)
     scored = []
     for sample, (assessment, outside) in zip(
-        samples, assess_all(files, [assessor], _without_pixels, threads=threads), strict=True
+        samples, assess_all(files, [assessor], _kept, threads=threads), strict=True
     ):
         scored.append(Scored(sample, assessment.prediction, assessment.error, outside))
         on_scored(len(scored))
     return scored
 
 
-def _without_pixels(_: object, assessments: list[Assessment]) -> tuple[Assessment, bool]:
-    """The assessment, and whether the patient is of an age that the bundle does not know."""
+def _kept(_: object, assessments: list[Assessment]) -> tuple[Assessment, bool]:
+    """The assessment without pixels, and whether the bundle does not know the patient's age."""
     (assessment,) = assessments
     radiograph = assessment.radiograph
     age_years = radiograph.acquisition.age_years if radiograph is not None else None

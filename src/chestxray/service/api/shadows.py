@@ -40,6 +40,10 @@ class Shadows:
         """Have the files of a request assessed by ``shadows``, by and by; they have ``n_bytes``."""
         if not shadows or random.random() >= self._share:  # noqa: S311 - a sample, no secret
             return
+        # What is unreadable is so for everyone, and wants no thread.
+        readable = [each for each in assessments if each.outcome != "unreadable"]
+        if not readable:
+            return
         if len(self._following) >= max(1, self._admission.threads // 2):
             self._metrics.shadow_skipped()
             return
@@ -48,7 +52,7 @@ class Shadows:
         except OverloadedError:
             self._metrics.shadow_skipped()
             return
-        task = asyncio.ensure_future(self._follow(assessments, shadows, n_bytes))
+        task = asyncio.ensure_future(self._follow(readable, shadows, n_bytes))
         self._following.add(task)
         task.add_done_callback(self._following.discard)
 
@@ -72,8 +76,7 @@ class Shadows:
             self._admission.buffer(-n_bytes)
 
     def _compare(self, answered: Assessment, shadows: Sequence[Assessor]) -> None:
-        if answered.source is None or answered.outcome == "unreadable":
-            return  # and so it is for everyone
+        assert answered.source is not None  # noqa: S101 - it was readable
         for shadow in assess(answered.source, shadows):
             name = shadow.assessor.name
             points = shadow.assessor.predictor.manifest.operating_points
