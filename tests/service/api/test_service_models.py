@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pytest
 
 from chestxray.assessment import Registry
 from chestxray.errors import BundleDamagedError, BundleMissingError, ConfigError
-from chestxray.imaging import Radiograph, read
+from chestxray.imaging import read
 from chestxray.inference import Predictor
 from chestxray.service.api.served import Bundles, Served, read_served
 from chestxray.service.app import create_app
@@ -306,24 +306,24 @@ def test_a_shadow_that_fails_is_counted_and_costs_nobody_an_answer(
 
 
 def test_a_batch_holds_no_picture_but_those_at_work(folders: dict[str, Path]) -> None:
-    seen = []
+    pictures: list[weakref.ref] = []
+    alive = []
 
     class Counting(Predictor):
         def __init__(self, predictor: Predictor) -> None:
             self.__dict__.update(vars(predictor))
 
         def predict(self, radiographs, operating_point=None):
-            gc.collect()
-            seen.append(sum(type(thing) is Radiograph for thing in gc.get_objects()))
+            pictures.extend(weakref.ref(radiograph.pixels) for radiograph in radiographs)
+            alive.append(sum(picture() is not None for picture in list(pictures)))
             return super().predict(radiographs, operating_point)
 
-    gc.collect()
-    before = sum(type(thing) is Radiograph for thing in gc.get_objects())
     ours = Served(Registry({"one": Counting(Predictor.load(folders["opacity"]))}))
     with served(create_app(load_settings(threads=2), ours)) as client:
         files = [(str(n), radiograph_png(n)) for n in range(12)]
         assert predict_batch(client, files).json()["succeeded"] == 12
-    assert max(seen) - before < 8  # of twelve: those of two threads, and what each just put down
+    assert len(alive) == 12
+    assert max(alive) <= 4  # those of two threads, and what each just put down
 
 
 # --- replaced at work -----------------------------------------------------------------------------
