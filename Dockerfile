@@ -95,8 +95,8 @@ CMD ["pacs", "run", "/etc/chestxray/pacs.toml"]
 FROM base AS train
 RUN install -d -o chestxray -g chestxray /work
 COPY --from=learning /opt/chestxray /opt/chestxray
-# Albumentations would ask the network for its newest version; matplotlib keeps a cache.
-ENV NO_ALBUMENTATIONS_UPDATE=1 MPLCONFIGDIR=/tmp/matplotlib
+# matplotlib keeps a cache.
+ENV MPLCONFIGDIR=/tmp/matplotlib
 WORKDIR /work
 USER 10001:10001
 ENTRYPOINT ["chestxray"]

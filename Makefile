@@ -7,8 +7,6 @@ PORT ?= 8000
 PYTEST_ARGS ?=
 
 BIN := .venv/bin
-# Albumentations would ask the network for its newest version.
-export NO_ALBUMENTATIONS_UPDATE := 1
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: help serve install test check format docs bench dist clean

@@ -6,7 +6,6 @@ Does not: load a network, or judge a truth. ``docs/figures.py`` writes what it f
 """
 
 import argparse
-import csv
 import json
 import random
 import re
@@ -22,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from chestxray.dataset import Labels, Sample, duplicates, read_dataset
+from chestxray.dataset.table import read_table
 from chestxray.evaluation.heldout import heldout_samples
 from chestxray.inference import BUNDLED, read_bundle
 
@@ -64,8 +64,9 @@ def main() -> None:
         | files_of(adults, labels)
         | {
             "views": views_of(adults, labels),
-            "people": people_of(given.data / "adults" / "labels.csv"),
+            "people": people_of(adults),
         },
+        "others": others_of(given.data / "others", labels),
         "not_chest": {
             kind: sum(file.is_file() for file in (given.data / "not_chest" / kind).iterdir())
             for kind in ("natural", "bone")
@@ -161,16 +162,37 @@ def views_of(samples: Sequence[Sample], labels: Labels) -> dict[str, dict[str, A
     return {view: counted(of_it, labels) for view, of_it in sorted(by_view.items())}
 
 
-def people_of(table: Path) -> dict[str, Any]:
-    """Age and sex, counted per radiograph: what ``labels.csv`` says beyond the samples."""
-    with table.open(newline="", encoding="utf-8-sig") as lines:
-        rows = list(csv.DictReader(lines))
-    ages = [int(row["age"]) for row in rows]
+def people_of(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Age and sex, counted per radiograph."""
+    ages = [int(s.age_years) for s in samples if s.age_years is not None]
     return {
         "age_years": {"min": min(ages), "median": median(ages), "max": max(ages)},
         "n_under_18": sum(age < 18 for age in ages),
-        "sex": dict(Counter(row["sex"] for row in rows).most_common()),
+        "sex": dict(Counter(s.groups["sex"] for s in samples if "sex" in s.groups).most_common()),
     }
+
+
+def others_of(folder: Path, labels: Labels) -> dict[str, Any]:
+    """What other hospitals gave, by source, and how many subjects several of them share."""
+    folders = sorted(table.parent for table in folder.glob("*/labels.csv"))
+    samples = read_dataset(folders, labels)
+    sources = {}
+    for source in (path.name for path in folders):
+        of_it = [s for s in samples if s.source == source]
+        n_rows = len(read_table(folder / source / "labels.csv", ["file"]))
+        sources[source] = counted(of_it, labels) | {
+            "n_without_label": n_rows - len(of_it),
+            "views": {
+                truth: dict(Counter(s.view or "unknown" for s in of_it if s.truth == truth))
+                for truth in labels
+            },
+            "publishable": dict(Counter(s.groups["publishable"] for s in of_it).most_common()),
+        }
+    of_subject: dict[str, set[str]] = defaultdict(set)
+    for sample in samples:
+        of_subject[sample.subject].add(sample.source)
+    n_shared = sum(len(of_one) > 1 for of_one in of_subject.values())
+    return {"sources": sources, "n_subjects": len(of_subject), "n_subjects_of_several": n_shared}
 
 
 def _n_of_subjects(samples: Sequence[Sample], of: Sequence[Sample]) -> int:

@@ -1,8 +1,8 @@
-"""What else could have been chosen: processes and threads, how far a JPEG is shrunk, its decoder.
+"""What else could have been chosen: processes and threads, and how far a JPEG is shrunk.
 
     .venv/bin/python benchmarks/options.py
 
-Servers are loaded in turns at 8 connections. Of decoders the quality is told too: how far the
+Servers are loaded in turns at 8 connections. Of shrinking the price is told too: how far the
 logit moves from that of the full decode, through the shipped bundle.
 
 Does not: measure what would need another library (docs/performance.md says what was tried by
@@ -21,7 +21,6 @@ from functools import partial
 from itertools import cycle
 from pathlib import Path
 
-import cv2
 import numpy as np
 from load import LoadError, load, write_bodies, wrk
 from machine import CORES
@@ -31,7 +30,7 @@ from radiographs import Radiographs
 from serving import AT, SERVE, loaded
 from table import run
 
-from chestxray.imaging import Limits, Radiograph, raster, resize
+from chestxray.imaging import Limits, Radiograph, resize
 from chestxray.imaging.raster import decode_jpeg
 from chestxray.inference import Prediction, Predictor
 from chestxray.inference.bundle import Preprocessing
@@ -92,7 +91,6 @@ def _decoders(files: Radiographs, *, rounds: int, seconds: float) -> list[Row]:
     decoders: dict[str, Decode] = {
         "Pillow, not shrunk": partial(decode_jpeg, limits=Limits()),
         **{f"Pillow, shrunk to {px} px or more": _pillow(px) for px in FLOORS_PX},
-        f"OpenCV, shrunk to {SHRINK_TO_PX} px or more": _opencv,
     }
 
     def making_inputs(decode: Decode) -> Callable[[], object]:
@@ -118,22 +116,6 @@ def _decoders(files: Radiographs, *, rounds: int, seconds: float) -> list[Row]:
 
 def _pillow(floor_px: int) -> Decode:
     return partial(decode_jpeg, limits=Limits(), shrink_to_px=floor_px)
-
-
-def _opencv(data: bytes) -> Radiograph:
-    """As Pillow shrinks, by OpenCV's own libjpeg-turbo; without our checks of the file."""
-    header = raster.unpack_jpeg(data, Limits())
-    shorter_px = min(header.width_px, header.height_px)
-    shrunk = {
-        1: cv2.IMREAD_GRAYSCALE,
-        2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
-        4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
-        8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
-    }
-    factor = max(f for f in shrunk if f == 1 or shorter_px >= f * SHRINK_TO_PX)
-    grey = cv2.imdecode(np.frombuffer(data, np.uint8), shrunk[factor])
-    pixels = grey.astype(np.float32) / np.float32(255)
-    return Radiograph(pixels, "JPEG", header.width_px, header.height_px)
 
 
 def _moved(answers: Sequence[Prediction], full: Sequence[Prediction]) -> str:

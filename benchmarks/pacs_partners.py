@@ -107,10 +107,12 @@ def store(port: int, files: Sequence[Path], *options: str) -> Stored:
 
 
 def configuration(folder: Path, archive_port: int, ae_title: str, **node: Any) -> dict[str, Any]:
-    """What the node is told: nothing but ports and names, and phantoms are answered."""
+    """What the node is told: nothing but ports and names, and phantoms are answered, with an
+    overlay, whichever bundle ships."""
     said = facts(folder, archive_port, **node)
     said["node"].pop("judges")
     said["destination"][0]["ae_title"] = ae_title
+    said["route"][0]["unvalidated_heatmaps"] = True
     return said
 
 

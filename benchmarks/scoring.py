@@ -54,7 +54,7 @@ def measure(files: Sequence[Radiographs], *, rounds: int, seconds: float) -> lis
 
 def _scored(predictor: Predictor, files: Radiographs, seconds: float) -> Row:
     samples = [
-        Sample(path.name, path, "NORMAL", False, subject=path.name, group=None, sha256="")
+        Sample(path.name, path, "NORMAL", False, subject=path.name, sha256="", source="")
         for path in files.paths
     ]
     laps = Laps()

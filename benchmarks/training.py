@@ -6,8 +6,8 @@ The learning room's own functions under ``configs/resnet18.toml``, on synthetic 
 is forward, backward, AdamW and the mean of the weights, on all cores.
 
 By itself, and not in ``bench.py``, it also compares, on a GPU where there is one: the whole loop,
-augmentation and loading in, with bare steps on a batch that lies on the device; and two processes
-that train together with one, the cores being dealt out among them.
+augmentation in, with bare steps on one batch; and two processes that train together with one, the
+cores being dealt out among them.
 
 Does not: learn anything.
 """
@@ -18,8 +18,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields, replace
 from itertools import count
 
 import numpy as np
@@ -31,11 +31,14 @@ from radiographs import Radiographs
 from table import run
 
 from chestxray.imaging.synthetic import synthetic_radiograph
+from chestxray.learning.augmentation import Augmenter, Batch
 from chestxray.learning.config import Stage, TrainConfig, read_config
-from chestxray.learning.inputs import to_grey_levels, training_batches
+from chestxray.learning.draws import Draws
+from chestxray.learning.inputs import to_grey_levels
+from chestxray.learning.learner import Learner
 from chestxray.learning.networks import NETWORKS
+from chestxray.learning.pictures import Pictures, bare_pictures, kept_px
 from chestxray.learning.processes import ALONE, Processes, together
-from chestxray.learning.training import Learner
 
 REPORT = REPOSITORY / "docs" / "reports" / "training.json"
 SECONDS = 4.0
@@ -54,11 +57,13 @@ def measure(_: Sequence[Radiographs], *, rounds: int, seconds: float) -> list[Ro
     recipe = _recipe()
     threads = torch.get_num_threads()
     torch.set_num_threads(CORES)
-    images = _images(recipe)
+    augmented = _Augmentation(recipe)
     cases: dict[str, Callable[[], object]] = {
-        "augment, one core": _augmentation(_at(recipe), images),
-        "step, all layers learn": _steps(_at(recipe), images),
-        "step, conv1 to layer1 frozen": _steps(_at(recipe, FIRST_LAYERS), images),
+        "augment": augmented,
+        "step, all layers learn": _Steps(_learner(_at(recipe), ALONE), augmented),
+        "step, conv1 to layer1 frozen": _Steps(
+            _learner(_at(recipe, FIRST_LAYERS), ALONE), augmented
+        ),
     }
     laps = in_turns(cases, rounds=rounds, seconds=seconds)
     torch.set_num_threads(threads)
@@ -71,28 +76,23 @@ def whole_loop(*, rounds: int, seconds: float) -> list[Row]:
     recipe, device = _recipe(), ALONE.device
     threads = torch.get_num_threads()
     torch.set_num_threads(CORES)
-    config = _at(recipe, workers=CORES if device.type == "cuda" else recipe.workers)
     n_steps = STEPS_AHEAD if device.type == "cuda" else 1
-    batches = _batches(config, _images(recipe))
-    one = [part.to(device) for part in next(batches)]
-    bare, fed = (_learner(config, ALONE) for _ in range(2))
+    augmented = _Augmentation(recipe)
+    bare, fed = (_learner(_at(recipe), ALONE) for _ in range(2))
 
-    def steps(learner: Learner, batches: Iterator[list[torch.Tensor]]) -> None:
+    def several(step: Callable[[], object]) -> None:
         for _ in range(n_steps):
-            inputs, truths = (part.to(device, non_blocking=True) for part in next(batches))
-            learner.step(inputs, truths, 0, 0)
+            step()
         if device.type == "cuda":
             torch.cuda.synchronize()
 
-    cases = {
-        "step, batch on the device": lambda: steps(bare, iter([one] * n_steps)),
-        "whole loop": lambda: steps(fed, batches),
-    }
+    again, anew = _Steps(bare, augmented), _Steps(fed, augmented, anew=True)
+    cases = {"step, one batch": lambda: several(again), "whole loop": lambda: several(anew)}
     laps = in_turns(cases, rounds=rounds, seconds=seconds)
     torch.set_num_threads(threads)
     on, each = f"{_on(recipe)}, {device.type}", n_steps * recipe.batch_size
     steps_row, loop_row = (laps[case].row("training", case, on, each=each) for case in cases)
-    note = f"{loop_row.per_s / steps_row.per_s:.2f} × the bare step; workers: {config.workers}"
+    note = f"{loop_row.per_s / steps_row.per_s:.2f} × the bare step"
     return [steps_row, replace(loop_row, note=note)]
 
 
@@ -118,15 +118,15 @@ def _worker(seconds: float) -> None:
         threads = max(1, CORES // processes.world)
         torch.set_num_threads(threads)
         learner = _learner(_at(recipe), processes)
-        share = len(range(processes.rank, recipe.batch_size, processes.world))
-        inputs = torch.randn(share, 1, SIDE_PX, SIDE_PX, device=processes.device)
-        truths = (torch.arange(share) % 2).float().to(processes.device)
+        whole, share = _Augmentation(recipe)(), slice(processes.rank, None, processes.world)
+        parts = ((field.name, getattr(whole, field.name)) for field in fields(whole))
+        batch = Batch(**{name: part[share].to(processes.device) for name, part in parts})
 
         def took_s(n_steps: int) -> float:
             started = time.perf_counter()
             loss = torch.zeros(())
             for _ in range(n_steps):
-                loss = learner.step(inputs, truths, 0, 0)
+                loss = learner.step(batch, batch.targets, 0, 0)
             processes.mean(loss)  # when all have it, all have taken the steps
             return time.perf_counter() - started
 
@@ -153,23 +153,43 @@ def _on(recipe: TrainConfig) -> str:
     return f"{recipe.batch_size} images of {SIDE_PX} px"
 
 
-def _images(recipe: TrainConfig) -> np.ndarray:
-    return np.stack(
-        [to_grey_levels(synthetic_radiograph(seed)) for seed in range(2 * recipe.batch_size)]
-    )
+def _pictures(recipe: TrainConfig) -> Pictures:
+    """Of both truths, and a fifth larger than the network's input, as a run has them."""
+    side_px, n = kept_px(SIDE_PX), 2 * recipe.batch_size
+    levels = np.stack([to_grey_levels(synthetic_radiograph(s, side_px)) for s in range(n)])
+    pictures = replace(bare_pictures(levels), targets=torch.arange(n) % 2.0)
+    parts = ((field.name, getattr(pictures, field.name)) for field in fields(pictures))
+    return Pictures(**{name: part.to(ALONE.device) for name, part in parts})
 
 
-def _at(recipe: TrainConfig, frozen: tuple[str, ...] = (), workers: int = 0) -> TrainConfig:
+def _at(recipe: TrainConfig, frozen: tuple[str, ...] = ()) -> TrainConfig:
     """The recipe with one stage at SIDE_PX, without end."""
     stage = Stage(epochs=1_000_000, side_px=SIDE_PX, frozen=frozen)
-    return recipe.model_copy(update={"stages": (stage,), "workers": workers})
+    return recipe.model_copy(update={"stages": (stage,)})
 
 
-def _batches(config: TrainConfig, images: np.ndarray) -> Iterator[list[torch.Tensor]]:
-    """Batches without end; the targets do not matter."""
-    targets = np.arange(len(images), dtype=np.float32) % 2
-    strata = [""] * len(images)
-    return iter(training_batches(images, targets, strata, config, range(config.epochs)))
+class _Augmentation:
+    """Another batch at every call."""
+
+    def __init__(self, recipe: TrainConfig) -> None:
+        self._augmenter = Augmenter(_pictures(recipe), recipe.augmentation)
+        self._n, self._steps = recipe.batch_size, count()
+
+    def __call__(self) -> Batch:
+        draws = Draws((0, 0, next(self._steps)), self._n, ALONE.device)
+        return self._augmenter(torch.arange(self._n, device=ALONE.device), draws, SIDE_PX)
+
+
+class _Steps:
+    """A step at every call, on the same batch or ``anew`` on another."""
+
+    def __init__(self, learner: Learner, augmented: _Augmentation, *, anew: bool = False) -> None:
+        self._learner, self._augmented, self._anew = learner, augmented, anew
+        self._batch, self._steps = augmented(), count()
+
+    def __call__(self) -> None:
+        batch = self._augmented() if self._anew else self._batch
+        self._learner.step(batch, batch.targets, 0, next(self._steps))
 
 
 def _learner(config: TrainConfig, processes: Processes) -> Learner:
@@ -178,18 +198,6 @@ def _learner(config: TrainConfig, processes: Processes) -> Learner:
     learner = Learner(network, config, steps_per_epoch=1000, processes=processes)
     learner.begin(0)
     return learner
-
-
-def _augmentation(config: TrainConfig, images: np.ndarray) -> Callable[[], object]:
-    batches = _batches(config, images)
-    return lambda: next(batches)
-
-
-def _steps(config: TrainConfig, images: np.ndarray) -> Callable[[], object]:
-    learner = _learner(config, ALONE)
-    inputs, truths = (part.to(ALONE.device) for part in next(_batches(config, images)))
-    steps = count()
-    return lambda: learner.step(inputs, truths, 0, next(steps))
 
 
 def _measure_all(files: Sequence[Radiographs], *, rounds: int, seconds: float) -> list[Row]:

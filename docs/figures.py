@@ -764,6 +764,25 @@ def external() -> str:
     )
 
 
+def sources() -> str:
+    others = report("data.json")["others"]
+    labels = bundle().manifest.finding.labels
+    rows = []
+    for name, of in others["sources"].items():
+        row = [name]
+        for truth in labels:
+            views = ", ".join(f"{view} {n:,}" for view, n in sorted(of["views"][truth].items()))
+            n = of["truths"][truth]["n"]
+            row.append(f"{n:,} ({views})" if n else "–")
+        published = ", ".join(f"{said} {n:,}" for said, n in of["publishable"].items()) or "–"
+        rows.append([*row, f"{of['n_subjects']:,}", f"{of['n_without_label']:,}", published])
+    header = ("source", *labels, "subjects of these", "without a label", "publishable")
+    return table(header, rows) + (
+        f"\n{others['n_subjects_of_several']:,} of the {others['n_subjects']:,} subjects are in "
+        "several sources.\n" + _from_data()
+    )
+
+
 def _truths(of: dict[str, Any]) -> list[str]:
     return [str(of["truths"][truth]["n"]) for truth in bundle().manifest.finding.labels]
 
@@ -794,6 +813,7 @@ MADE_BY: dict[str, Callable[[], str]] = {
         copies,
         files,
         external,
+        sources,
     )
 }
 """Every section by its name."""

@@ -61,9 +61,14 @@ than 2. It makes the files a third smaller; a palette of 256 colours would do mo
 
 
 def read_examples(page: Page) -> None:
-    """All examples answered, one of them shown with its heatmap."""
+    """All examples answered, one of them shown."""
     read(page, *EXAMPLES.items())
     _select(page, SHOWN)
+
+
+def lay_heatmap_over(page: Page) -> None:
+    """The same under its heatmap, with what the page says of it."""
+    read_examples(page)
     show_heatmap(page)
 
 
@@ -118,6 +123,7 @@ SHOTS = {
     "page-phone": Shot(390, 844, read_examples, scale=2),
     "page-laptop": Shot(1440, 900, read_examples),
     "page-4k": Shot(3840, 2160, read_examples),
+    "page-heatmap": Shot(1440, 900, lay_heatmap_over),
     "page-welcome": Shot(1440, 900, welcome),
     "page-refusal": Shot(1440, 900, refuse),
     "page-model-card": Shot(1440, 900, open_model_card),

@@ -106,11 +106,6 @@ NATIVE = {
         "(Apache-2.0, or the GPL as a choice)",
         "onnxruntime/ThirdPartyNotices.txt",
     ),
-    "opencv-python-headless": Carried(
-        "FFmpeg (LGPL-2.1-or-later, built without its GPL parts), libgfortran and libquadmath as "
-        "in numpy, OpenSSL 1.1.1, libvpx, libaom",
-        "opencv_python_headless-*.dist-info/LICENSE-3RD-PARTY.txt",
-    ),
     "pillow": Carried(
         "libjpeg-turbo, libtiff, OpenJPEG, libavif, HarfBuzz and others; FreeType (taken under the "
         "FTL, not the GPL); liblzma (0BSD; the LGPL and GPL parts of xz are not in the library)",
@@ -127,10 +122,6 @@ NATIVE = {
     "setuptools": Carried(
         "autocommand (LGPL-3.0), as source; torch asks for setuptools, nothing here imports it",
         "setuptools/_vendor/autocommand-*.dist-info/LICENSE",
-    ),
-    "simsimd": Carried(
-        "libgomp (GPL-3.0-or-later WITH GCC-exception-3.1), whose text is not in the wheel",
-        "simsimd-*.dist-info/licenses/LICENSE",
     ),
     "torch": Carried(
         "libgomp (GPL-3.0-or-later WITH GCC-exception-3.1), oneDNN and many others; one text "

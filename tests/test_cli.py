@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from chestxray import __version__
-from chestxray.inference import Predictor
+from chestxray.inference import NOT_VALIDATED, Predictor
 from chestxray.service.app import create_app
 from chestxray.service.http.keys import name_of
 from chestxray.service.settings import Settings, load_settings
@@ -90,6 +90,17 @@ def test_predict_writes_a_heatmap_for_each_file(bundle, radiographs, tmp_path) -
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in written)
 
 
+def test_predict_warns_where_it_writes_heatmaps_that_are_not_validated(
+    bundle, radiographs, tmp_path
+) -> None:
+    validated = write_tiny_bundle(tmp_path / "validated", validated=True)
+    for of, n_warned in ((bundle, len(radiographs)), (validated, 0)):
+        _, out, _ = chestxray("predict", *radiographs, "--heatmap", tmp_path, "--bundle", of)
+        assert out.count(f"[{NOT_VALIDATED}]") == n_warned
+    _, out, _ = chestxray("predict", *radiographs, "--bundle", bundle)
+    assert NOT_VALIDATED not in out
+
+
 def test_a_file_that_fails_alone_is_exit_code_1(bundle, tmp_path) -> None:
     empty = tmp_path / "empty.png"
     empty.write_bytes(b"")
@@ -138,7 +149,7 @@ def test_predict_loads_no_web_server_no_pytorch_and_no_matplotlib(bundle, radiog
     code = (
         "import sys; from chestxray.cli import main\n"
         "try: main()\n"
-        "finally: print([m for m in ('fastapi', 'uvicorn', 'torch', 'matplotlib', 'albumentations')"
+        "finally: print([m for m in ('fastapi', 'uvicorn', 'torch', 'matplotlib')"
         " if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run(

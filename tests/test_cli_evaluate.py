@@ -4,13 +4,14 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from chestxray.dataset import read_dataset, split_heldout
 from chestxray.evaluation.metrics import FIGURES
 from factories.bundles import OTHER_FINDING, write_tiny_bundle
 from factories.command_line import Answer, chestxray
-from factories.datasets import LABELS, write_dataset
+from factories.datasets import LABELS, write_dataset, write_labels
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluate(data, bundle):
     """Run ``evaluate`` in this process: OUT, more arguments → (exit code, stdout, stderr)."""
 
-    def run(out: Path, *arguments: object) -> Answer:
+    def run(out: Path, *arguments: object, data: Path = data) -> Answer:
         return chestxray(
             *("evaluate", "--data", data, "--out", out, "--bundle", bundle), *arguments
         )
@@ -51,6 +52,35 @@ def test_evaluate_writes_figures_page_and_predictions(evaluate, tmp_path) -> Non
     assert report["prevalence"]["asked"] == 0.1
     assert set(report["shortcuts"]) == {"grey_statistics", "size_bytes", "n_folds"}
     assert "comparison" not in report
+    assert report["evidence"]["boxes"] is report["evidence"]["lungs"] is None
+    assert report["given_away"] == []  # one source, and no views
+
+
+def test_evaluate_judges_several_folders_as_one_data_set(evaluate, tmp_path) -> None:
+    adults = write_dataset(tmp_path / "adults", 4, first_seed=100)
+    assert evaluate(tmp_path, "--data", adults)[0] == 0
+    report = report_in(tmp_path)
+    assert (report["dataset"], report["n"]) == ("children + adults", 24)
+    rows = (tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert {row.partition("/")[0] for row in rows} == {"children", "adults"}
+
+
+def test_evaluate_says_what_a_table_leaves_out_and_what_is_wrong_with_it(
+    evaluate, tmp_path
+) -> None:
+    data = write_dataset(tmp_path / "data", 4)
+    names = [file.relative_to(data).as_posix() for file in sorted(data.glob("*/*"))]
+    rows = [{"file": name, "patient": name, "label": name.partition("/")[0]} for name in names]
+    write_labels(data, [*rows[1:], rows[0] | {"label": ""}])
+    code, _, err = evaluate(tmp_path / "new", data=data)
+    assert (code, err) == (
+        0,
+        f"chestxray: warning: {data}: rows of labels.csv without a label, left out: 1\n",
+    )
+    write_labels(data, [*rows, rows[0] | {"file": "NORMAL/nowhere.png"}])
+    code, out, err = evaluate(tmp_path / "none", data=data)
+    assert (code, out) == (1, "")
+    assert err.endswith("labels.csv: rows without a file: 1 (NORMAL/nowhere.png)\n")
 
 
 def test_evaluate_compares_two_bundles(evaluate, tmp_path) -> None:
@@ -71,9 +101,37 @@ def test_a_bundle_of_another_finding_is_no_bundle_to_compare_with(evaluate, tmp_
     assert not (tmp_path / "new").exists()
 
 
+def test_evaluate_judges_the_evidence_against_boxes_and_lungs(evaluate, data, tmp_path) -> None:
+    files = [file.name for file in (data / "PNEUMONIA").iterdir()]
+    boxes = tmp_path / "boxes.csv"
+    rows = [f"PNEUMONIA/{name},opacity,8,8,24,32" for name in files]
+    boxes.write_text("\n".join(["file,finding,x,y,w,h", *rows]), encoding="utf-8")
+    lungs = tmp_path / "lungs.npz"
+    names = [Path(name).stem for name in files]
+    np.savez(lungs, name=names, bits=np.full((len(names), 224 * 224 // 8), 0x0F, np.uint8))
+    code, out, err = evaluate(tmp_path / "new", "--boxes", boxes, "--lungs", lungs)
+    assert (code, err) == (0, "")
+    assert "8 with boxes: the evidence peaks in one in" in out
+    report = report_in(tmp_path / "new")
+    found = report["evidence"]
+    assert (found["boxes"]["n"], found["boxes"]["findings"]) == (8, {"opacity": 8})
+    assert found["boxes"]["chance"]["value"] == 24 * 32 / 64**2
+    assert found["lungs"]["positive"]["area"]["value"] == 0.5
+    assert found["deletion"]["n_with_lungs"] == 8
+    assert "best fixed point" in (tmp_path / "new" / "report.html").read_text(encoding="utf-8")
+
+
+def test_boxes_beside_the_data_are_judged_without_being_asked_for(evaluate, tmp_path) -> None:
+    few = write_dataset(tmp_path / "few", 2)
+    name = next((few / "PNEUMONIA").iterdir()).name
+    (few / "boxes.csv").write_text(f"file,x,y,w,h\n{name},0,0,64,64\n", encoding="utf-8")
+    assert evaluate(tmp_path, data=few)[0] == 0
+    assert report_in(tmp_path)["evidence"]["boxes"]["pointing"]["value"] == 1
+
+
 def test_evaluate_writes_what_stress_did_beside_the_report(evaluate, tmp_path) -> None:
     few = write_dataset(tmp_path / "few", 2)
-    assert evaluate(tmp_path, "--stress", "--data", few)[0] == 0
+    assert evaluate(tmp_path, "--stress", data=few)[0] == 0
     stress = json.loads((tmp_path / "stress.json").read_text(encoding="utf-8"))
     assert (stress["n"], stress["operating_point"]) == (4, "balanced")
     assert "stress" not in report_in(tmp_path)

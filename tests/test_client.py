@@ -134,6 +134,16 @@ def test_what_was_not_asked_for_is_not_there(client: Client) -> None:
     assert (prediction.heatmap, prediction.evidence, prediction.preview) == (None, None, None)
 
 
+def test_evidence_is_not_validated_where_the_service_does_not_say_so(
+    raw: httpx.Client,
+) -> None:
+    said = predict(raw, radiograph_png()).json()
+    del said["evidence_validated"]
+    answering = httpx.MockTransport(lambda _: httpx.Response(200, json=said))
+    with Client(transport=answering) as client:
+        assert client.predict(radiograph_png()).evidence_validated is False
+
+
 def test_a_file_may_be_given_by_content_path_or_name(client: Client, tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     file.write_bytes(radiograph_png())

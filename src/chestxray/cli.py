@@ -57,7 +57,20 @@ app = typer.Typer(
 
 app.add_typer(pacs)
 
-Folder = Annotated[Path, typer.Option(exists=True, file_okay=False)]
+DataFolders = Annotated[
+    list[Path],
+    typer.Option(
+        exists=True, file_okay=False, help="folder of radiographs (docs/data.md); again for another"
+    ),
+]
+BoxesFile = Annotated[
+    Path | None,
+    typer.Option(exists=True, dir_okay=False, help="boxes.csv: where findings are"),
+]
+LungsFiles = Annotated[
+    list[Path] | None,
+    typer.Option(exists=True, dir_okay=False, help=".npz: where lungs are; again for another"),
+]
 BundleFolder = Annotated[
     Path | None, typer.Option(file_okay=False, help="folder of a bundle; unset, the shipped one")
 ]
@@ -271,7 +284,7 @@ def _save_heatmap(element: BatchElement, file: Path) -> None:
 @app.command()
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", exists=True, dir_okay=False)],
-    data: Folder,
+    data: DataFolders,
     out: Annotated[Path, typer.Option(file_okay=False, help="folder of the run")],
     init: Annotated[
         Path | None, typer.Option(exists=True, help=".pth, .safetensors or an earlier run")
@@ -279,16 +292,26 @@ def train(
     folds: Annotated[int | None, typer.Option(min=2, help="cross-validate instead")] = None,
     seeds: Annotated[int | None, typer.Option(min=2, help="repeat with so many seeds")] = None,
     external: ExternalFolders = None,
+    boxes: BoxesFile = None,
+    lungs: LungsFiles = None,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SOURCE", help="learn from the other sources, be judged on this; again for more"
+        ),
+    ] = None,
 ) -> None:
     """Train as CONFIG says and export RUN/bundle. The same command resumes a killed run.
 
     Under torchrun several processes train together (docs/training.md).
     """
+    from chestxray.dataset import leave_out as leave_sources_out  # noqa: PLC0415
     from chestxray.dataset import read_dataset  # noqa: PLC0415
 
     with _extra("train"):
         from chestxray.learning.config import read_config  # noqa: PLC0415
         from chestxray.learning.export import export as export_run  # noqa: PLC0415
+        from chestxray.learning.inputs import read_where  # noqa: PLC0415
         from chestxray.learning.processes import together  # noqa: PLC0415
         from chestxray.learning.repetition import cross_validate, repeat  # noqa: PLC0415
         from chestxray.learning.training import no_progress  # noqa: PLC0415
@@ -296,7 +319,15 @@ def train(
 
     told = read_config(config)
     labels = told.finding.labels
-    samples, others = read_dataset(data, labels), _read_datasets(external, labels)
+    samples, others = read_dataset(data, labels, say=_warn), _read_datasets(external, labels)
+    where = read_where(samples, told, boxes, lungs or [])
+    if leave_out:
+        apart = leave_sources_out(samples, leave_out)
+        samples = apart.train
+        others |= {
+            source: [sample for sample in apart.heldout if sample.source == source]
+            for source in leave_out
+        }
     if folds is not None and seeds is not None:
         raise ConfigError("choose --folds or --seeds")
     repeated = folds is not None or seeds is not None
@@ -313,13 +344,21 @@ def train(
                 times,
                 init=init,
                 external=others,
+                where=where,
                 processes=processes,
                 progress=progress,
                 say=_say,
             )
         else:
             run = train_run(
-                told, samples, out, init=init, processes=processes, progress=progress, say=_say
+                told,
+                samples,
+                out,
+                init=init,
+                where=where,
+                processes=processes,
+                progress=progress,
+                say=_say,
             )
     if not processes.first:
         return
@@ -328,14 +367,16 @@ def train(
             _say(f"{name:12} {figure['mean']:.4f} ± {figure['std']:.4f}")
         return
     with _progress() as progress:
-        manifest = export_run(run, out / "bundle", external=others, progress=progress)
+        manifest = export_run(
+            run, out / "bundle", external=others, boxes=where.boxes, progress=progress
+        )
     _describe(manifest, out / "bundle")
 
 
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", exists=True, file_okay=False)],
-    data: Folder,
+    data: DataFolders,
     out: Annotated[Path, typer.Option(file_okay=False, help="folder of the bundle")],
     precision: Annotated[Literal["int8", "fp32"], typer.Option()] = "int8",
     report: Annotated[
@@ -343,23 +384,27 @@ def export(
         typer.Option(exists=True, dir_okay=False, help="report.json to quote in the manifest"),
     ] = None,
     external: ExternalFolders = None,
+    boxes: BoxesFile = None,
 ) -> None:
     """Export the finished RUN into a bundle, if it computes what the network computes."""
     from chestxray.dataset import read_dataset  # noqa: PLC0415
 
     with _extra("train"):
         from chestxray.learning.export import export as export_run  # noqa: PLC0415
+        from chestxray.learning.inputs import read_where  # noqa: PLC0415
         from chestxray.learning.training import read_run, read_run_config  # noqa: PLC0415
 
-    labels = read_run_config(run).finding.labels
-    finished = read_run(run, read_dataset(data, labels))
+    told = read_run_config(run)
+    samples = read_dataset(data, told.finding.labels, say=_warn)
+    finished = read_run(run, samples)
     with _progress() as progress:
         manifest = export_run(
             finished,
             out,
             precision=precision,
-            external=_read_datasets(external, labels),
+            external=_read_datasets(external, told.finding.labels),
             reports=report or [],
+            boxes=read_where(samples, told, boxes, []).boxes,
             progress=progress,
         )
     _describe(manifest, out)
@@ -367,7 +412,7 @@ def export(
 
 @app.command()
 def calibrate(
-    data: Folder,
+    data: DataFolders,
     out: Annotated[Path, typer.Option(file_okay=False, help="folder of the new bundle")],
     bundle: BundleFolder = None,
 ) -> None:
@@ -376,7 +421,9 @@ def calibrate(
     from chestxray.learning.recalibration import recalibrate  # noqa: PLC0415
 
     with _progress() as progress:
-        made = recalibrate(data, bundle or BUNDLED, out, threads=_cores(), progress=progress)
+        made = recalibrate(
+            data, bundle or BUNDLED, out, threads=_cores(), progress=progress, say=_warn
+        )
     _print_learning_curve(made.curve)
     _say_from_when_it_pays(made.better_from, made.n)
     _describe(made.manifest, out)
@@ -413,7 +460,7 @@ def _say_from_when_it_pays(better_from: BetterFrom, n: int) -> None:
 
 @app.command()
 def evaluate(
-    data: Folder,
+    data: DataFolders,
     out: Annotated[Path, typer.Option(file_okay=False, help="folder of the report")],
     bundle: BundleFolder = None,
     *,
@@ -426,20 +473,32 @@ def evaluate(
     compare: Annotated[
         Path | None, typer.Option(file_okay=False, help="folder of a bundle to compare with")
     ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="where findings are; unset, boxes.csv in the data's folders",
+        ),
+    ] = None,
+    lungs: LungsFiles = None,
     stress: Annotated[
         bool, typer.Option("--stress", help="also score corrupted copies, over 60 of each file")
     ] = False,
 ) -> None:
-    """Judge a bundle on DIR, a folder for each label: report.html, .json and predictions.csv."""
-    from chestxray.dataset import read_dataset  # noqa: PLC0415
+    """Judge a bundle on labelled radiographs: report.html, report.json and predictions.csv."""
+    from chestxray.dataset import dataset_name, read_dataset, read_lungs  # noqa: PLC0415
     from chestxray.evaluation.comparison import check_finding, comparison_of  # noqa: PLC0415
+    from chestxray.evaluation.confounding import given_away  # noqa: PLC0415
     from chestxray.evaluation.evaluate import (  # noqa: PLC0415
+        answered_of,
         check_prevalence,
         report_of,
         score_samples,
         write_json,
         write_report,
     )
+    from chestxray.evaluation.evidence import evidence_of, find_boxes  # noqa: PLC0415
     from chestxray.evaluation.heldout import heldout_samples  # noqa: PLC0415
     from chestxray.evaluation.metrics import FIGURES  # noqa: PLC0415
     from chestxray.inference import BUNDLED, Predictor  # noqa: PLC0415
@@ -455,7 +514,9 @@ def evaluate(
     other = Predictor.load(compare) if compare is not None else None
     if other is not None:
         check_finding(other.manifest, predictor.manifest.finding)
-    samples = read_dataset(data, predictor.manifest.finding.labels)
+    samples = read_dataset(data, predictor.manifest.finding.labels, say=_warn)
+    boxed = find_boxes(data, samples, boxes)
+    masks = read_lungs(lungs, samples) if lungs else None
     if heldout:
         judged = [p.manifest for p in (predictor, other) if p is not None]
         samples = heldout_samples(samples, judged)
@@ -466,9 +527,11 @@ def evaluate(
 
     scored = score(predictor, "evaluate")
     split = "held-out subjects" if heldout else "all"
-    report = report_of(predictor, scored, data.resolve().name, split, prevalence=prevalence)
+    report = report_of(predictor, scored, dataset_name(data), split, prevalence=prevalence)
     if other is not None:
         report["comparison"] = comparison_of(predictor, scored, other, score(other, "compare"))
+    report["evidence"] = evidence_of(predictor, scored, boxes=boxed, lungs=masks, threads=_cores())
+    report["given_away"] = given_away(answered_of(scored), masks)
     report["shortcuts"] = shortcut_floor(samples, predictor.manifest, threads=_cores())
     write_report(report, scored, out)
     stressed = None
@@ -487,6 +550,14 @@ def evaluate(
             _say(
                 f"{name:12} {figure['value']:.4f}  ({figure['ci_low']:.4f}–{figure['ci_high']:.4f})"
             )
+    against = report["evidence"]["boxes"]
+    if against is not None and against["n"]:
+        _say(
+            f"{against['n']} with boxes: the evidence peaks in one in "
+            f"{against['pointing']['value']:.1%}, the best fixed point in "
+            f"{against['best_fixed_point']['value']:.1%}; pixel AUPRC "
+            f"{against['auprc']['value']:.3f}, chance {against['chance']['value']:.3f}"
+        )
     _say(f"{out / 'report.html'}")
 
 

@@ -89,7 +89,8 @@ class Prediction:
     ``probability`` is the calibrated one of the model's finding; ``label`` is the positive one of
     its two from ``threshold`` up.
     ``heatmap`` and ``preview`` are PNG files, ``evidence`` signed numbers by row and column;
-    ``None`` unless asked for.
+    ``None`` unless asked for. Unless ``evidence_validated``, nothing shows that heatmap and
+    evidence point at the finding.
     """
 
     label: str
@@ -101,6 +102,7 @@ class Prediction:
     radiograph: Radiograph
     heatmap: bytes | None
     evidence: tuple[tuple[float, ...], ...] | None
+    evidence_validated: bool
     preview: bytes | None
     warnings: tuple[str, ...]
     model: Model
@@ -523,6 +525,7 @@ def _prediction(data: Mapping[str, Any]) -> Prediction:
         "radiograph": Radiograph(**_known(Radiograph, data["radiograph"])),
         "heatmap": _png(data["heatmap"]),
         "evidence": None if evidence is None else tuple(tuple(row) for row in evidence),
+        "evidence_validated": data.get("evidence_validated", False),  # older services do not say
         "preview": _png(data["preview"]),
         "warnings": tuple(data["warnings"]),
         "model": Model(**_known(Model, data["model"])),

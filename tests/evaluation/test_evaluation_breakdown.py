@@ -1,4 +1,11 @@
-from chestxray.evaluation.breakdown import by_certainty, by_group, by_view, counted_once
+from chestxray.evaluation.breakdown import (
+    by_certainty,
+    by_column,
+    by_group,
+    by_source,
+    by_view,
+    counted_once,
+)
 from chestxray.evaluation.metrics import FIGURES
 from factories.predictions import answered, prediction, sample
 
@@ -68,6 +75,55 @@ def test_views_are_judged_apart_and_lack_what_needs_a_missing_truth():
 def test_there_are_no_groups_and_no_views_where_none_are_named():
     some = answered([(sample("PNEUMONIA/a"), prediction(0.9)), (sample("NORMAL/a"), prediction(0))])
     assert (by_group(some, 0.5), by_view(some, 0.5)) == ({}, {})
+
+
+def test_every_column_is_judged_by_its_values_and_these_within_their_views():
+    found = by_column(
+        answered(
+            [
+                (sample("PNEUMONIA/a", view="AP", more={"ward": "north"}), prediction(0.9)),
+                (sample("PNEUMONIA/b", view="PA", more={"ward": "north"}), prediction(0.1)),
+                (sample("NORMAL/a", view="AP", more={"ward": "north"}), prediction(0.1)),
+                (sample("NORMAL/b", view="PA", more={"ward": "south"}), prediction(0.9)),
+                (sample("NORMAL/c"), prediction(0.1)),
+            ]
+        ),
+        0.5,
+    )
+    assert set(found) == {"source", "view", "ward"}
+    assert set(found["source"]) == {"here"}  # a column of one value is told, too
+    assert found["source"]["here"]["n"] == 5
+    north, south = found["ward"]["north"], found["ward"]["south"]
+    assert (north["n"], north["n_negative"], north["n_positive"]) == (3, 1, 2)
+    assert north["sensitivity"]["value"] == 0.5
+    assert set(FIGURES) <= set(north["views"]["AP"])
+    assert north["views"]["AP"]["sensitivity"]["value"] == 1
+    assert north["views"]["PA"]["sensitivity"]["value"] == 0
+    assert north["views"]["PA"]["auroc"]["value"] is None
+    assert (south["n"], south["specificity"]["value"], south["auroc"]["value"]) == (1, 0, None)
+    assert "views" not in found["view"]["AP"]
+
+
+def test_each_source_has_its_figures_its_calibration_and_its_errors_by_certainty():
+    found = by_source(
+        answered(
+            [
+                (sample("PNEUMONIA/a", source="there"), prediction(0.9)),
+                (sample("NORMAL/a", source="there"), prediction(0.6, uncertain=True)),
+                (sample("NORMAL/b"), prediction(0.2)),
+                (sample("NORMAL/c"), prediction(0.2)),
+            ]
+        ),
+        0.5,
+    )
+    here, there = found["here"], found["there"]
+    assert (here["n"], here["n_positive"], here["specificity"]["value"]) == (2, 0, 1)
+    assert here["calibration"]["observed_expected"]["value"] == 0
+    assert here["calibration"]["slope"]["value"] is None
+    assert there["calibration"]["observed_expected"]["value"] == 1 / 1.5
+    assert (there["uncertain"]["n"], there["uncertain"]["coverage"]) == (1, 0.5)
+    assert there["uncertain"]["error_certain"]["value"] == 0
+    assert there["uncertain"]["error_uncertain"]["value"] == 1
 
 
 def test_each_duplicate_counts_once_and_the_first_by_path_counts():

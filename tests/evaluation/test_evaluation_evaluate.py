@@ -12,6 +12,7 @@ from sklearn.metrics import confusion_matrix, roc_auc_score
 from chestxray import imaging
 from chestxray.dataset import read_dataset
 from chestxray.errors import ConfigError, EmptyDatasetError
+from chestxray.evaluation.decision_curve import THRESHOLDS
 from chestxray.evaluation.evaluate import points_of, report_of, score_samples, write_report
 from chestxray.evaluation.metrics import (
     FIGURES,
@@ -234,6 +235,15 @@ def test_the_parts_add_up_to_the_whole(report):
     assert report["duplicates"]["n_copies"] == report["n_duplicates"] == 1
     assert report["duplicates"]["counted_once"]["n"] == report["n"] - 1
     assert report["uncertain"]["n"] == report["n_uncertain"]
+    assert {name: of["n"] for name, of in report["sources"].items()} == {"data": report["n"]}
+    assert set(report["columns"]) == {"source", "group"}
+    for name, of in report["columns"]["group"].items():
+        assert of["n"] == report["groups"][name]["n"]
+
+
+def test_the_report_says_whether_probabilities_mean_what_they_say_and_acting_on_them_pays(report):
+    assert set(report["calibration"]) == {"slope", "intercept", "observed_expected"}
+    assert [row["threshold"] for row in report["decision_curve"]] == list(THRESHOLDS)
 
 
 def test_the_report_is_json_that_every_parser_reads(written):
@@ -263,6 +273,13 @@ def test_the_number_of_threads_changes_nothing_but_the_time(predictor, dataset):
     assert [s.prediction and s.prediction.logit for s in alone] == [
         s.prediction and s.prediction.logit for s in together
     ]
+
+
+def test_the_size_of_a_file_is_kept_where_it_could_be_decoded(predictor, tmp_path):
+    wide = images.png(np.zeros((40, 90), np.uint8))
+    folder = write_files(tmp_path, {"NORMAL/wide.png": wide, "PNEUMONIA/torn.png": wide[:40]})
+    scored = score_samples(predictor, read_dataset(folder, LABELS), threads=1)
+    assert [s.size_px for s in scored] == [(90, 40), None]
 
 
 def test_scoring_changes_no_file_of_the_data_set(predictor, dataset):

@@ -10,7 +10,8 @@ import pytest
 from chestxray.dataset import Labels, read_dataset
 from chestxray.evaluation import plots
 from chestxray.evaluation.comparison import comparison_of
-from chestxray.evaluation.evaluate import report_of, score_samples
+from chestxray.evaluation.confounding import given_away
+from chestxray.evaluation.evaluate import answered_of, report_of, score_samples
 from chestxray.evaluation.report import MAX_ERRORS, write_html
 from chestxray.inference import Predictor
 from factories import images
@@ -28,6 +29,47 @@ def figure(value: float | None) -> dict[str, float | None]:
         "ci_low": None if value is None else value - spread,
         "ci_high": None if value is None else value + spread,
     }
+
+
+def not_judged() -> dict:
+    """As ``evidence.evidence_of`` gives it where there are neither boxes nor lung masks."""
+    return {
+        "side_px": 224,
+        "peaks": {"n": 11, "n_subjects": 6, "in_lowest_quarter": figure(0.25)},
+        "boxes": None,
+        "lungs": None,
+        "deletion": {
+            "n": 11,
+            "n_subjects": 6,
+            "patch_share": 0.25,
+            "at_peak": figure(0.3),
+            "at_random": figure(0.1),
+            "peak_over_random": figure(3),
+            "n_with_lungs": 0,
+            "over_lungs": None,
+        },
+    }
+
+
+def judged() -> dict:
+    """As :func:`not_judged`, with both."""
+    against = ("pointing", "chance", "best_fixed_point", "prior_pointing", "auprc", "prior_auprc")
+    found = not_judged()
+    found["boxes"] = {
+        "n": 7,
+        "n_subjects": 5,
+        "n_boxes": 9,
+        "findings": {"<i>opacity": 8, "": 1},
+        **{name: figure(0.1 + n / 10) for n, name in enumerate(against)},
+        "pointing_above_fixed_point": figure(-0.2),
+        "best_fixed_point_at": {"x": 0.3, "y": 0.5},
+    }
+    found["lungs"] = {
+        "negative": {"n": 0, "n_subjects": 0},
+        "positive": {"n": 4, "n_subjects": 3, "share": figure(0.77), "area": figure(0.24)},
+    }
+    found["deletion"] |= {"n_with_lungs": 4, "over_lungs": figure(2.5)}
+    return found
 
 
 def stressed() -> dict:
@@ -113,21 +155,25 @@ def scored(tmp_path_factory, predictor):
     folder = write_dataset(tmp_path_factory.mktemp("report") / "data", 8)
     normal, pneumonia = (images.png(radiograph_levels(9, opacity=o)) for o in (False, True))
     seen = {f"NORMAL/view {n}.png": radiograph_levels(50 + n, opacity=False) for n in range(9)}
-    write_files(
-        folder,
-        {
-            **{path: images.png(levels) for path, levels in seen.items()},
-            "NORMAL/<b>.png": normal,
-            "PNEUMONIA/<b>.png": pneumonia,
-            "PNEUMONIA/copy.png": pneumonia,
-            "PNEUMONIA/<script>torn.png": pneumonia[:200],
-        },
-    )
+    others = {
+        "NORMAL/<b>.png": normal,
+        "PNEUMONIA/<b>.png": pneumonia,
+        "PNEUMONIA/copy.png": pneumonia,
+        "PNEUMONIA/<script>torn.png": pneumonia[:200],
+    }
+    write_files(folder, {path: images.png(levels) for path, levels in seen.items()} | others)
     write_labels(
         folder,
         [
-            {"file": path, "patient": path, "view": "P<u>A" if "1" in path else "AP"}
-            for path in seen
+            {
+                "file": path,
+                "patient": path,
+                "view": "" if path in others else "P<u>A" if "1" in path else "AP",
+                "ward": "north" if n % 2 else "south",
+                "licence": "free",
+                "source": "here" if n % 3 else "<there>",
+            }
+            for n, path in enumerate([*seen, *others])
         ],
     )
     return score_samples(predictor, read_dataset(folder, LABELS), threads=2)
@@ -141,6 +187,8 @@ def report(predictor, scored) -> dict:
         "size_bytes": None,
         "n_folds": 5,
     }
+    report["evidence"] = judged()
+    report["given_away"] = given_away(answered_of(scored))
     report["comparison"] = comparison_of(predictor, scored, predictor, scored)
     # As it comes back from report.json: nothing is drawn from anything else.
     return json.loads(json.dumps(report, allow_nan=False))
@@ -168,7 +216,7 @@ def test_the_page_asks_no_other_host_and_no_other_file_for_anything(page, file):
     assert "://" not in text
     assert "@import" not in text
     assert "url(" not in text
-    assert len(page.svgs()) == 5
+    assert len(page.svgs()) == 6
     for svg in page.svgs():
         assert set(re.findall(r"\w+://[^\"'\s<>]*", svg)) <= NAMESPACES
         assert all(link.startswith("#") for link in re.findall(r"href=\"([^\"]*)\"", svg))
@@ -176,10 +224,16 @@ def test_the_page_asks_no_other_host_and_no_other_file_for_anything(page, file):
 
 def test_names_of_files_bundles_and_views_are_text_and_never_markup(page, file):
     text = file.read_text(encoding="utf-8")
-    assert not {"b", "em", "u", "script", "set"} & {tag for tag, _ in page.tags}
+    assert not {"b", "em", "i", "u", "script", "set"} & {tag for tag, _ in page.tags}
     assert "&lt;script&gt;torn.png" in text
     assert "<b>.png" not in text
-    for name in ("tiny <em>& small", "data <set>", "P<u>A", "PNEUMONIA/<script>torn.png"):
+    for name in (
+        "tiny <em>& small",
+        "data <set>",
+        "P<u>A",
+        "PNEUMONIA/<script>torn.png",
+        "<i>opacity",
+    ):
         assert name in page.text
 
 
@@ -207,6 +261,61 @@ def test_what_is_reached_without_lungs_stands_beside_the_bundles_auroc(page):
     assert "0.650 (0.640–0.660)" in block  # lungs blacked out, severity 5
     assert "0.830 (0.820–0.840)" in block
     assert "too few subjects" in block
+
+
+def section(page: Page, heading: str, after: str) -> str:
+    return page.text.split(heading)[1].split(after)[0]
+
+
+def test_the_evidence_stands_beside_what_is_reached_without_looking(page):
+    block = section(page, "Where the evidence lies", "Duplicates")
+    assert "0.100 (0.090–0.110)0.500 (0.490–0.510)" in block.replace("\n", "")  # the evidence
+    assert "0.300 (0.290–0.310)" in block  # the best fixed point
+    assert "−0.200 (−0.210 to −0.190)" in block
+    assert "opacity 8, unnamed 1" in block
+    assert "0.770 (0.760–0.780)" in block
+    assert "+2.500" in block
+    assert "not validated" in block
+
+
+def test_evidence_without_a_box_of_a_radiograph_with_the_finding_says_so(
+    tmp_path, report, predictor
+):
+    none = {**not_judged(), "boxes": {"n": 0, "n_subjects": 0}}
+    write_html({**report, "evidence": none}, [], predictor.manifest, tmp_path / "report.html")
+    page = Page(tmp_path / "report.html")
+    assert "None of the boxes given is of a radiograph with PNEUMONIA" in page.text
+
+
+def test_columns_of_one_value_are_left_out_and_others_stand_with_their_views(page):
+    block = section(page, "Groups and views", "What the answers give away")
+    assert "ward" in block
+    assert "north" in block
+    assert "licence" not in block
+    assert "– AP" in block
+
+
+def test_calibration_and_certainty_are_told_of_each_source(page):
+    for heading, after in (("Calibration", "Whether acting"), ("The uncertain zone", "Groups and")):
+        block = section(page, heading, after)
+        assert "here" in block
+        assert "<there>" in block
+
+
+def test_what_the_answers_give_away_is_told_for_each_label(page, report):
+    block = section(page, "What the answers give away", "Where the evidence lies")
+    assert "view: AP from P<u>A" in block
+    assert block.count("source: ") == len(
+        [row for row in report["given_away"] if row["what"] == "source"]
+    )
+
+
+def test_the_net_benefit_stands_beside_acting_on_all(page, report):
+    block = section(page, "Whether acting on it pays", "Predictive values")
+    row = report["decision_curve"][1]
+    assert "0.10" in block
+    for name in ("net_benefit", "treat_all"):
+        assert f"{row[name]['value']:+.3f}".replace("-", "−") in block
 
 
 def test_a_bundle_compared_with_itself_differs_by_nothing(page):
@@ -243,12 +352,16 @@ def test_the_page_does_without_stress_comparison_groups_views_and_figures(tmp_pa
     scored = score_samples(predictor, read_dataset(folder, LABELS), threads=1)
     report = report_of(predictor, scored, "two", "held-out subjects")
     report["shortcuts"] = {"grey_statistics": None, "size_bytes": None, "n_folds": 0}
+    report |= {"evidence": not_judged(), "given_away": []}
     assert report["operating_points"]["rule_in"]["precision"]["value"] is None
     write_html(report, scored, predictor.manifest, tmp_path / "report.html")
     page = Page(tmp_path / "report.html")
     assert "None" not in page.text
     assert "nan" not in page.text
     assert "Compared with" not in page.text
+    assert "No boxes were given (--boxes FILE)" in page.text
+    assert "No lung masks were given (--lungs FILE)" in page.text
+    assert "there is nothing to tell" in page.text
     assert "Under stress" not in page.text
     assert "--prevalence" in page.text
     assert "Every file could be read." in page.text
@@ -261,6 +374,7 @@ def test_the_page_speaks_of_the_bundles_own_finding(tmp_path):
     scored = score_samples(predictor, read_dataset(folder, labels), threads=1)
     report = report_of(predictor, scored, "data", "all")
     report["shortcuts"] = {"grey_statistics": None, "size_bytes": None, "n_folds": 0}
+    report |= {"evidence": not_judged(), "given_away": []}
     write_html(report, scored, predictor.manifest, tmp_path / "report.html")
     page = Page(tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8").replace("NORMAL2-IM", "a group")

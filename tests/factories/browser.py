@@ -169,6 +169,12 @@ def show_heatmap(page: Page) -> None:
     settled(page)
 
 
+def heatmap_label(name: str, metadata: dict[str, Any]) -> str:
+    """What a picture under its heatmap is called, by a model's ``/metadata``."""
+    caution = "" if metadata["evidence"]["validated"] else ", not validated"
+    return f"Radiograph {name} with heatmap{caution}"
+
+
 def rows(page: Page) -> list[dict[str, str]]:
     """The list as it is shown: name, state in words, and the two in data attributes."""
     return page.locator("#readings button").evaluate_all(

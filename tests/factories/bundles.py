@@ -38,6 +38,14 @@ OTHER_FINDING = {
     "code": {"value": "60046008", "scheme": "SCT", "meaning": "Pleural effusion"},
     "site": None,
 }
+VALIDATION = {
+    "dataset": "synthetic",
+    "n": 64,
+    "pointing": 0.9,
+    "best_fixed_point": 0.7,
+    "auprc": 0.6,
+    "chance": 0.1,
+}
 POPULATION = {
     "age_years": [1, 5],
     "modalities": ["CR", "DX"],
@@ -99,8 +107,13 @@ def synthetic_inputs(seeds: range, side_px: int = SIDE_PX) -> np.ndarray:
     )
 
 
-def tiny_manifest(model: bytes, side_px: int = SIDE_PX, **changes: Any) -> Manifest:
-    """The manifest that belongs to ``model``; ``changes`` replace its top-level facts."""
+def tiny_manifest(
+    model: bytes, side_px: int = SIDE_PX, *, validated: bool = False, **changes: Any
+) -> Manifest:
+    """The manifest that belongs to ``model``; ``changes`` replace its top-level facts.
+
+    ``validated`` is what it says of its evidence.
+    """
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     logit, evidence, features = session.run(
         ["logit", "evidence", "features"], {"input": synthetic_inputs(range(64), side_px)}
@@ -123,6 +136,8 @@ def tiny_manifest(model: bytes, side_px: int = SIDE_PX, **changes: Any) -> Manif
         "evidence": {
             "shape": list(evidence.shape[1:]),
             "scale": float(np.quantile(np.abs(evidence), 0.99)),
+            "validated": validated,
+            "validation": VALIDATION if validated else None,
         },
         "calibration": {
             # The median synthetic radiograph gets probability 0.5, so both labels occur.

@@ -224,6 +224,8 @@ def write_config(folder: Path, said: dict[str, Any]) -> Path:
     def value(of: Any) -> str:
         if isinstance(of, dict):
             return f"{{{', '.join(f'{key} = {value(its)}' for key, its in of.items())}}}"
+        if isinstance(of, bool):
+            return str(of).lower()
         return f"[{', '.join(map(value, of))}]" if isinstance(of, list | tuple) else repr(of)
 
     lines = []

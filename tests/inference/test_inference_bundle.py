@@ -19,6 +19,7 @@ from chestxray.inference.onnx_file import _WITHIN, check_self_contained
 from factories.bundles import (
     FINDING,
     POPULATION,
+    VALIDATION,
     as_format_1,
     tiny_manifest,
     tiny_model,
@@ -117,6 +118,52 @@ def test_a_manifest_of_format_1_with_facts_that_it_cannot_have_is_damage(
     as_format_1(bundle)
     change_manifest(bundle, **changes)
     refusal(bundle, BundleDamagedError)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_evidence_of_which_the_manifest_does_not_say_that_it_is_validated_is_not(
+    bundle: Path, version: int
+) -> None:
+    facts = json.loads((bundle / "manifest.json").read_text())
+    change_manifest(bundle, evidence={key: facts["evidence"][key] for key in ("shape", "scale")})
+    if version == 1:
+        as_format_1(bundle)
+    evidence = read_bundle(bundle).manifest.evidence
+    assert (evidence.validated, evidence.validation) == (False, None)
+
+
+def test_evidence_is_validated_by_figures_that_the_manifest_names(tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path, validated=True)
+    evidence = read_bundle(tmp_path).manifest.evidence
+    assert evidence.validated
+    assert evidence.validation
+    assert evidence.validation.model_dump() == VALIDATION
+
+
+def test_figures_that_do_not_validate_the_evidence_may_stand_in_the_manifest(bundle: Path) -> None:
+    failed = VALIDATION | {"pointing": 0.02}
+    change_manifest(bundle, evidence={"shape": [8, 8], "scale": 1, "validation": failed})
+    assert not read_bundle(bundle).manifest.evidence.validated
+
+
+@pytest.mark.parametrize(
+    ("validation", "reason"),
+    [
+        (None, "validated evidence needs the figures of its validation"),
+        (
+            VALIDATION | {"pointing": 0.7},
+            "validated evidence must point better than the best fixed point",
+        ),
+        ({"dataset": "adults", "n": 61}, "evidence.validation.pointing: Field required"),
+        (VALIDATION | {"auprc": 1.2}, "evidence.validation.auprc: "),
+    ],
+)
+def test_evidence_said_to_be_validated_without_figures_that_show_it_is_damage(
+    bundle: Path, validation: dict[str, Any] | None, reason: str
+) -> None:
+    said = {"shape": [8, 8], "scale": 1, "validated": True, "validation": validation}
+    change_manifest(bundle, evidence=said)
+    assert reason in refusal(bundle, BundleDamagedError)
 
 
 def test_a_manifest_nested_without_end_is_damage(bundle: Path) -> None:

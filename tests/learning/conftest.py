@@ -22,19 +22,9 @@ from chestxray.learning.export import export
 from chestxray.learning.graph import to_onnx
 from chestxray.learning.training import Run, train
 from factories.datasets import LABELS, write_dataset
+from factories.training_pictures import GENTLE
 
 SIDE_PX = 64
-GENTLE = {
-    "affine_p": 0.3,
-    "crop_p": 0,
-    "brightness": 0.1,
-    "contrast": 0.2,
-    "gamma_p": 0,
-    "sharpness_p": 0.1,
-    "noise_p": 0.1,
-    "jpeg_p": 0.1,
-    "erase_p": 0,
-}
 
 
 def tiny_config(**changes: Any) -> TrainConfig:
@@ -50,7 +40,6 @@ def tiny_config(**changes: Any) -> TrainConfig:
         "ema_decay": 0.8,
         "precision": "fp32",
         "threads": 1,
-        "workers": 0,
         "augmentation": GENTLE,
     }
     return TrainConfig.model_validate(facts | changes)

@@ -132,6 +132,23 @@ def test_copies_of_few_radiographs_leave_balanced_more_room_upwards():
     assert copies["balanced"].threshold > alone["balanced"].threshold
 
 
+def test_a_weight_counts_as_so_many_radiographs():
+    logits, truth = simulated(20_000, 23)
+    times = np.random.default_rng(0).integers(1, 4, 20_000)
+    many = np.repeat(logits, times), np.repeat(truth, times)
+    weights = times / times.mean()
+    weighted = fit_calibration(logits, truth, "a simulation", weights)
+    repeated = fit_calibration(*many, "a simulation")
+    assert weighted.temperature == pytest.approx(repeated.temperature, rel=0.01)  # smoothing's n
+    assert weighted.bias == pytest.approx(repeated.bias, abs=0.02)
+    assert weighted.prevalence == pytest.approx(repeated.prevalence)
+    surely = 10**12  # so many that no standard error is left
+    points = fit_operating_points(logits, truth, AS_IT_IS, surely, weights)
+    expected = fit_operating_points(*many, AS_IT_IS, surely)
+    for name, point in points.items():
+        assert point.threshold == expected[name].threshold, name
+
+
 def test_thresholds_lie_on_calibrated_probabilities():
     logits, truth = simulated(500, 21)
     calibration = Calibration(temperature=2, bias=-0.5, fitted_on="x", n=0, prevalence=0.5)

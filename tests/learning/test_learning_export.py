@@ -18,9 +18,15 @@ from chestxray.errors import ConfigError, ParityError
 from chestxray.imaging.synthetic import synthetic_radiograph
 from chestxray.inference import Predictor
 from chestxray.inference.bundle import Calibration, OperatingPoint, Preprocessing
-from chestxray.learning.export import check_parity, corrupted, export, inputs_of, metrics_entry
+from chestxray.learning.export import (
+    check_parity,
+    corrupted,
+    export,
+    metrics_entry,
+    relative_to,
+)
 from chestxray.learning.graph import fold_batch_norm, quantise, to_onnx
-from chestxray.learning.inputs import decode
+from chestxray.learning.inputs import decode, inputs_of
 from chestxray.learning.networks import NETWORKS
 
 LABEL_FROM_LOGIT_0 = OperatingPoint(threshold=0.5, rule="chosen for tests")
@@ -36,7 +42,7 @@ def heldout(run) -> np.ndarray:
 @pytest.fixture(scope="module")
 def inputs(run, heldout) -> np.ndarray:
     """Held-out inputs, clean and corrupted."""
-    return np.concatenate([inputs_of(heldout, run.config), corrupted(heldout, run.config, 0)])
+    return np.concatenate([inputs_of(heldout, run.config, 64), corrupted(heldout, run.config, 0)])
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +116,25 @@ def test_the_head_is_exact_in_int8_too(exported, inputs, run, graph_outputs):
     bias = bias_of(exported.model)
     np.testing.assert_allclose(got.logit, got.evidence.mean((1, 2)) + bias, atol=1e-4)
     head = run.network.fc.weight.detach().numpy()[0]
-    np.testing.assert_allclose(got.logit, got.features @ head + bias, atol=1e-4)
+    # The evidence is relative to a reference map, whose mean the bias makes up for.
+    assert np.ptp(got.logit - got.features @ head) < 2e-4
+
+
+def test_evidence_is_relative_to_that_of_radiographs_without_the_finding(run, heldout):
+    truths = np.array([sample.positive for sample in run.split.heldout])
+    negatives = heldout[~truths]
+    inputs = torch.from_numpy(inputs_of(heldout, run.config, 64))
+    relative = relative_to(negatives, run.network, run.config)
+    with torch.inference_mode():
+        before, after = run.network(inputs), relative(inputs)
+    torch.testing.assert_close(after.logit, before.logit, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(
+        after.evidence.mean((1, 2)) + relative.fc.bias, after.logit, rtol=1e-4, atol=1e-3
+    )
+    of_negatives = after.evidence[torch.from_numpy(~truths)].mean(0)
+    torch.testing.assert_close(of_negatives, torch.zeros_like(of_negatives), rtol=0, atol=1e-3)
+    moved = before.evidence - after.evidence
+    assert moved.std(0).max() < 1e-3  # every picture's by the same map
 
 
 def test_quantising_leaves_no_mean_error_on_the_inputs_it_was_shown(fp32, inputs, graph_outputs):
@@ -237,7 +261,7 @@ def test_an_exported_bundle_loads_and_answers_as_its_graph_does(
     assert predictor.manifest == exported.manifest
     radiographs = [imaging.read_file(sample.file) for sample in run.split.heldout[:20]]
     predictions = predictor.predict(radiographs)
-    logits = graph_outputs(exported.model, inputs_of(heldout[:20], run.config)).logit
+    logits = graph_outputs(exported.model, inputs_of(heldout[:20], run.config, 64)).logit
     np.testing.assert_allclose([p.logit for p in predictions], logits, atol=1e-4)
     assert {p.label for p in predictor.predict(radiographs)} <= {"NORMAL", "PNEUMONIA"}
 

@@ -3,41 +3,57 @@ import pytest
 import torch
 
 from chestxray import imaging
-from chestxray.dataset import read_dataset
+from chestxray.dataset import Sample, read_dataset
+from chestxray.dataset.boxes import Box
 from chestxray.errors import DatasetError
-from chestxray.learning.augmentation import Augmenter
 from chestxray.learning.inputs import (
-    AugmentedInputs,
-    EpochSampler,
-    SharedBatches,
+    NOWHERE,
+    Where,
+    data_sha256,
     decode,
-    strata_of,
+    inputs_of,
+    read_pictures,
     targets_of,
-    training_batches,
 )
-from chestxray.learning.processes import Processes
+from chestxray.learning.pictures import BOXES_PX, Pictures, bare_pictures, kept_px
 from factories import images
 from factories.datasets import LABELS, radiograph_levels, write_files
 from factories.dicom_files import dicom
+from factories.training_pictures import rectangle
 
-NORMAL = "NORMAL/n.png"
+CPU = torch.device("cpu")
+NORMAL, PNEUMONIA = "NORMAL/n.png", "PNEUMONIA/p.png"
+
+
+def two_samples(folder, negative: bytes, positive: bytes) -> list[Sample]:
+    return read_dataset(write_files(folder, {NORMAL: negative, PNEUMONIA: positive}), LABELS)
+
+
+@pytest.fixture
+def pair(tmp_path) -> list[Sample]:
+    """A negative of 100 × 60 px (width by height) and a positive of 200 × 100."""
+    random = np.random.default_rng(0)
+    shapes = ((60, 100), (100, 200))
+    files = [images.png(random.integers(0, 256, shape, dtype=np.uint8)) for shape in shapes]
+    return two_samples(tmp_path / "place", *files)
+
+
+# Decoding.
 
 
 def train_and_serve_inputs(tmp_path, config, file_bytes: bytes):
     """The input of one file as training makes it, unaugmented, and as serving does."""
-    folder = write_files(tmp_path, {NORMAL: file_bytes, "PNEUMONIA/p.png": file_bytes})
-    sample = read_dataset(folder, LABELS)[0]
-    levels = decode([sample], config)
-    trained = AugmentedInputs(levels, targets_of([sample]), config, config.side_px, None)[0, 0][0]
+    sample = two_samples(tmp_path, file_bytes, file_bytes)[0]
+    (trained,) = inputs_of(decode([sample], config), config, config.side_px)
     served = imaging.to_input(
         imaging.read_file(sample.file).pixels,
         side_px=config.side_px,
         mean=config.mean,
         std=config.std,
     )
-    assert trained.dtype == torch.float32
+    assert trained.dtype == np.float32
     assert trained.shape == served.shape == (1, config.side_px, config.side_px)
-    return trained.numpy(), served
+    return trained, served
 
 
 @pytest.mark.parametrize("encode", [images.png, images.jpeg])
@@ -74,15 +90,13 @@ def test_the_train_input_is_the_serve_input_to_half_a_grey_level_for_other_files
     assert np.abs(trained - served).max() <= 0.5 / 255 / config.std + 1e-5
 
 
-def test_targets_are_one_for_those_with_the_finding(few_samples):
-    assert targets_of(few_samples).tolist() == [s.truth == "PNEUMONIA" for s in few_samples]
-
-
 def test_a_training_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path, tiny_config):
     whole = images.png(radiograph_levels(0, opacity=False))
-    folder = write_files(tmp_path, {NORMAL: whole, "PNEUMONIA/torn.png": whole[:500]})
-    with pytest.raises(DatasetError, match=r"PNEUMONIA/torn\.png"):
-        decode(read_dataset(folder, LABELS), tiny_config())
+    samples = two_samples(tmp_path, whole, whole[:500])
+    with pytest.raises(DatasetError, match=r"PNEUMONIA/p\.png"):
+        decode(samples, tiny_config())
+    with pytest.raises(DatasetError, match=r"PNEUMONIA/p\.png"):
+        read_pictures(samples, tiny_config(), CPU)
 
 
 def test_files_are_read_that_are_of_what_the_config_says_whatever_the_age(tmp_path, tiny_config):
@@ -94,121 +108,120 @@ def test_files_are_read_that_are_of_what_the_config_says_whatever_the_age(tmp_pa
         decode(samples, tiny_config())
 
 
-def test_an_epoch_shows_every_image_once_but_for_an_incomplete_last_batch(tiny_config):
-    # Each image has a level of its own, and nothing is augmented.
-    levels = np.repeat(np.arange(50, dtype=np.uint8), 64 * 64).reshape(50, 64, 64)
-    none = {
-        name: 0 for name in type(tiny_config().augmentation).model_fields if name.endswith("_p")
-    }
-    config = tiny_config(batch_size=16, augmentation=none)
-    seen = []
-    for epoch in range(2):
-        batches = list(
-            training_batches(
-                levels,
-                np.arange(50, dtype=np.float32),
-                [""] * 50,
-                config,
-                range(epoch, epoch + 1),
-            )
-        )
-        assert [len(inputs) for inputs, _ in batches] == [16, 16, 16]
-        for inputs, targets in batches:
-            shown = torch.round((inputs[:, 0, 0, 0] * config.std + config.mean) * 255)
-            assert torch.equal(shown, targets)  # an image comes with its own target
-        seen.append(torch.cat([targets for _, targets in batches]).tolist())
-        assert len(set(seen[-1])) == 48
-    assert seen[0] != seen[1]
+def test_no_samples_are_no_pictures(tiny_config):
+    assert decode([], tiny_config()).shape == (0, 64, 64)
+    assert inputs_of(decode([], tiny_config()), tiny_config(), 32).shape == (0, 1, 32, 32)
 
 
-def test_batches_have_the_size_of_the_stage(tiny_config):
-    levels = np.zeros((16, 64, 64), np.uint8)
-    config = tiny_config()
-    batches = training_batches(levels, np.zeros(16, np.float32), [""] * 16, config, range(2))
-    shapes = [inputs.shape for inputs, _ in batches]
-    assert shapes == [(16, 1, 32, 32), (16, 1, 64, 64)]
+# What a run trains on.
 
 
-def test_every_stratum_is_drawn_as_often_and_none_of_its_images_again_before_all_were():
-    strata = ["rare"] * 5 + ["common"] * 35
-    for epoch in range(3):
-        order = [index for _, index in EpochSampler(strata, seed=1, epoch=epoch)]
-        assert len(order) == 40
-        counts = np.bincount(order, minlength=40)
-        assert counts[:5].tolist() == [4] * 5  # a half of 40 draws among five
-        assert counts[5:].sum() == 20
-        assert counts[5:].max() == 1
+def test_training_pictures_are_those_of_serving_a_fifth_larger_than_the_networks_input(
+    pair, tiny_config
+):
+    config = tiny_config(side_px=50)
+    pictures = read_pictures(pair, config, CPU)
+    assert kept_px(50) == 60
+    served = [imaging.resize(imaging.read_file(s.file).pixels, 60) for s in pair]
+    assert pictures.levels.dtype == torch.uint8
+    assert np.abs(pictures.levels.numpy() / 255 - np.stack(served)).max() <= 0.5 / 255 + 1e-6
+    assert len(pictures) == 2
+    assert pictures.targets.tolist() == [0, 1]
 
 
-def test_the_order_follows_from_seed_and_epoch():
-    strata = ["a"] * 7 + ["b"] * 4
-
-    def order(seed: int, epoch: int) -> list[tuple[int, int]]:
-        return list(EpochSampler(strata, seed, epoch))
-
-    assert order(0, 1) == order(0, 1)
-    assert order(0, 1) != order(0, 2)
-    assert order(0, 1) != order(1, 1)
+def nothing_known(pictures: Pictures) -> bool:
+    known = (pictures.knows_lungs, pictures.knows_boxes, pictures.lungs_only)
+    return not any(flags.any() for flags in (*known, pictures.lungs, pictures.boxes))
 
 
-def test_batches_of_several_epochs_are_those_of_each_one_after_the_other(tiny_config):
-    config, strata = tiny_config(batch_size=4), ["a"] * 7 + ["b"] * 4
-    together = list(SharedBatches(strata, config, range(1, 4), Processes()))
-    each = [
-        batch
-        for epoch in (1, 2, 3)
-        for batch in SharedBatches(strata, config, range(epoch, epoch + 1), Processes())
+def test_nothing_is_known_of_where_unless_it_is_told(pair, tiny_config):
+    assert nothing_known(read_pictures(pair, tiny_config(), CPU))
+    assert nothing_known(bare_pictures(decode(pair, tiny_config())))
+
+
+def test_targets_are_one_for_those_with_the_finding(few_samples):
+    assert targets_of(few_samples).tolist() == [s.truth == "PNEUMONIA" for s in few_samples]
+
+
+def test_a_cell_of_a_box_is_as_bright_as_the_box_covers_it(pair, tiny_config):
+    # Of 200 × 100 px, so a cell has 200/48 by 100/48: the box spans columns 12 to 24 and half of
+    # the next, rows 6 and 7 and a quarter of the one before.
+    across, down = 200 / BOXES_PX, 100 / BOXES_PX
+    box = Box(12 * across, 5.75 * down, 12.5 * across, 2.25 * down, "opacity")
+    pictures = read_pictures(pair, tiny_config(), CPU, Where(boxes={PNEUMONIA: [box]}))
+    expected = np.zeros((BOXES_PX, BOXES_PX))
+    expected[6:8, 12:24] = 1
+    expected[5, 12:24] = 0.25
+    expected[6:8, 24] = 0.5
+    expected[5, 24] = 0.125
+    assert pictures.knows_boxes.tolist() == [False, True]
+    np.testing.assert_array_equal(pictures.boxes[1], np.rint(255 * expected))
+    assert not pictures.boxes[0].any()
+
+
+def test_boxes_that_overlap_count_once_and_end_with_the_picture(pair, tiny_config):
+    whole = [Box(0, 0, 100, 100, ""), Box(50, 0, 500, 300, "")]
+    pictures = read_pictures(pair, tiny_config(), CPU, Where(boxes={PNEUMONIA: whole}))
+    assert (pictures.boxes[1] == 255).all()
+
+
+def test_a_negatives_box_is_of_something_else(pair, tiny_config):
+    where = Where(boxes={NORMAL: [Box(0, 0, 50, 50, "nodule")], PNEUMONIA: []})
+    assert nothing_known(read_pictures(pair, tiny_config(), CPU, where))
+
+
+def test_a_mask_of_lungs_is_stretched_as_the_picture_is(pair, tiny_config):
+    mask = rectangle(224, slice(56, 168), slice(112))
+    pictures = read_pictures(pair, tiny_config(side_px=40), CPU, Where(lungs={NORMAL: mask}))
+    assert pictures.knows_lungs.tolist() == [True, False]
+    lungs = pictures.lungs[0].numpy()
+    assert lungs.shape == (48, 48)
+    inner, outer = np.zeros((48, 48), bool), np.ones((48, 48), bool)
+    inner[14:34, :22] = True  # a quarter to three quarters down, the left half, less the blend
+    outer[10:38, :26] = False
+    assert (lungs[inner] == 255).all()
+    assert (lungs[outer] == 0).all()
+
+
+def test_where_only_lungs_are_shown_the_rest_is_black(pair, tiny_config, tmp_path):
+    shown = np.zeros((64, 64), np.uint8)
+    shown[16:48, 8:56] = 120
+    shown[0, 0] = 9  # what JPEG leaves on black
+    black_but_lungs = two_samples(tmp_path / "lungs", images.png(shown), images.png(shown))
+    config = tiny_config(lungs_only=["lungs"])
+    where = Where(lungs={NORMAL: np.ones((224, 224), bool)})  # the picture itself knows better
+    pictures = read_pictures([*black_but_lungs, *pair], config, CPU, where)
+    assert pictures.lungs_only.tolist() == [True, True, False, False]
+    assert pictures.knows_lungs.tolist()[:2] == [True, True]
+    side_px = kept_px(64)
+    lungs = pictures.lungs[0].numpy() / 255
+    assert lungs.mean() == pytest.approx(0.5 * 0.75, abs=0.03)
+    rows, columns = (np.flatnonzero(lungs.any(axis)) / side_px for axis in (1, 0))
+    assert (rows[0], rows[-1]) == pytest.approx((0.25, 0.75), abs=0.03)
+    assert (columns[0], columns[-1]) == pytest.approx((0.125, 0.875), abs=0.03)
+    assert set(np.unique(lungs)) == {0, 1}
+
+
+# Identities.
+
+
+def test_the_identity_of_where_changes_with_every_box_and_every_mask():
+    box, mask = Box(1, 2, 3, 4, "opacity"), rectangle(224, slice(10, 20), slice(30, 40))
+    known = Where(boxes={"a": [box], "b": [box]}, lungs={"c": mask})
+    others = [
+        NOWHERE,
+        Where(boxes={"a": [box._replace(w=3.5)], "b": [box]}, lungs={"c": mask}),
+        Where(boxes={"a": [box, box], "b": [box]}, lungs={"c": mask}),
+        Where(boxes={"a": [box], "d": [box]}, lungs={"c": mask}),
+        Where(boxes={"a": [box], "b": [box]}, lungs={"c": ~mask}),
+        Where(boxes={"a": [box], "b": [box]}, lungs={"d": mask}),
     ]
-    assert together == each
-    assert len(together) == len(SharedBatches(strata, config, range(1, 4), Processes())) == 6
+    assert len({where.sha256 for where in (known, *others)}) == 7
+    turned = Where(boxes={"b": [box], "a": [box]}, lungs={"c": mask.copy()})
+    assert turned.sha256 == known.sha256
 
 
-@pytest.mark.parametrize("world", [2, 3, 5])
-def test_processes_share_each_batch_without_duplicates_or_gaps(tiny_config, world):
-    config, strata = tiny_config(batch_size=5), ["a"] * 17 + ["b"] * 6
-    whole = list(SharedBatches(strata, config, range(2), Processes()))
-    shares = [
-        list(SharedBatches(strata, config, range(2), Processes(rank, world)))
-        for rank in range(world)
-    ]
-    assert {len(batches) for batches in shares} == {len(whole)} == {8}
-    for batch, *parts in zip(whole, *shares, strict=True):
-        assert all(parts)
-        assert max(map(len, parts)) - min(map(len, parts)) <= 1
-        dealt = [key for part in parts for key in part]
-        assert sorted(dealt) == sorted(batch)
-        assert parts[1] == batch[1::world]
-
-
-def test_samples_are_drawn_by_group_and_by_truth_where_they_have_none(few_samples, tmp_path):
-    assert strata_of(few_samples, "groups") == [s.group for s in few_samples]
-    assert set(strata_of(few_samples, "plain")) == {""}
-    picture = images.png(radiograph_levels(0, opacity=False))
-    unnamed = read_dataset(
-        write_files(tmp_path, {NORMAL: picture, "PNEUMONIA/p.png": picture + b" "}), LABELS
-    )
-    assert strata_of(unnamed, "groups") == ["NORMAL", "PNEUMONIA"]
-
-
-def test_the_surroundings_come_from_another_image_and_the_truth_stays(tiny_config):
-    levels = np.stack([radiograph_levels(seed, opacity=True, side_px=64) for seed in range(6)])
-    none = {
-        name: 0.0 for name in type(tiny_config().augmentation).model_fields if name.endswith("_p")
-    }
-    config = tiny_config(augmentation=none | {"swap_p": 1.0})
-    targets = np.array([0, 1, 0, 1, 0, 1], np.float32)
-    shown = AugmentedInputs(levels, targets, config, 64, Augmenter(config.augmentation, 64))
-    plain = AugmentedInputs(levels, targets, config, 64, None)
-    changed = 0
-    for index in range(6):
-        for epoch in range(3):
-            picture, target = shown[epoch, index]
-            again, _ = shown[epoch, index]
-            assert torch.equal(picture, again)
-            assert target == targets[index]
-            middle = slice(24, 40)
-            torch.testing.assert_close(
-                picture[0, middle, middle], plain[0, index][0][0, middle, middle]
-            )
-            changed += not torch.equal(picture, plain[0, index][0])
-    assert changed >= 10  # a partner may be the image itself
+def test_the_identity_of_data_is_that_of_paths_and_files_in_any_order(few_samples):
+    identity = data_sha256(few_samples)
+    assert data_sha256(few_samples[::-1]) == identity
+    assert data_sha256(few_samples[1:]) != identity

@@ -16,16 +16,15 @@ from chestxray.errors import (
 )
 from chestxray.imaging import Radiograph
 from chestxray.inference import Finding, Predictor, read_bundle
-from chestxray.learning.augmentation import Augmenter
-from chestxray.learning.inputs import AugmentedInputs, data_sha256, decode, targets_of
-from chestxray.learning.inputs import training_batches as batches_of
-from chestxray.learning.networks import resnet18
+from chestxray.learning.augmentation import Batch
+from chestxray.learning.inputs import data_sha256, decode, targets_of
+from chestxray.learning.learner import Learner
 from chestxray.learning.teaching import read_teachers, require_unseen
-from chestxray.learning.training import Learner, network_logits, train
+from chestxray.learning.training import network_logits, train
 from factories.bundles import FINDING as TINY_FINDING
 from factories.bundles import OTHER_FINDING, write_tiny_bundle
 from factories.command_line import chestxray
-from factories.datasets import radiograph_levels
+from factories.training_pictures import GENTLE_TOML
 
 FINDING = Finding.model_validate(TINY_FINDING)
 SHORT = {"stages": [{"epochs": 2, "side_px": 32}], "side_px": 32, "batch_size": 8, "heldout": 0.3}
@@ -50,14 +49,6 @@ def another(tmp_path_factory) -> Path:
     return write_tiny_bundle(tmp_path_factory.mktemp("another") / "bundle", side_px=96, seed=5)
 
 
-@pytest.fixture(scope="module")
-def levels():
-    return np.stack([radiograph_levels(s, opacity=s % 2 == 1, side_px=64) for s in range(6)])
-
-
-TRUTHS = np.array([0, 1, 0, 1, 0, 1], np.float32)
-
-
 def trained_on(split: Split, **told: object) -> dict:
     """What the manifest of a bundle that was trained on ``split`` says of it."""
     facts = {"n_train": len(split.train), "n_heldout": len(split.heldout)}
@@ -67,70 +58,62 @@ def trained_on(split: Split, **told: object) -> dict:
 # The targets.
 
 
-def test_teachers_judge_the_very_picture_that_becomes_the_input(
-    teacher, another, levels, tiny_config
+@pytest.fixture
+def shown(monkeypatch) -> list[tuple[Batch, torch.Tensor]]:
+    """All batches that a learner is given, and their targets; it learns nothing."""
+    given: list[tuple[Batch, torch.Tensor]] = []
+
+    def step(
+        learner: Learner, batch: Batch, targets: torch.Tensor, epoch: int, step: int
+    ) -> torch.Tensor:
+        given.append((batch, targets))
+        return torch.zeros(())
+
+    monkeypatch.setattr(Learner, "step", step)
+    return given
+
+
+def test_teachers_judge_the_very_pictures_that_the_network_is_shown(
+    teacher, another, few_samples, tiny_config, tmp_path, shown
 ):
-    config = tiny_config(teacher=[str(teacher), str(another)], label_smoothing=0.2)
-    config = config.model_copy(update={"teacher_weight": 0.25})
-    teachers = read_teachers(config.teacher, config.finding)
-    inputs = AugmentedInputs(
-        levels, TRUTHS, config, 64, Augmenter(config.augmentation, 64), teachers.probability
+    config = tiny_config(
+        **SHORT, teacher=[str(teacher), str(another)], teacher_weight=0.25, label_smoothing=0.2
     )
+    train(config, few_samples, tmp_path, say=silent)
     predictors = [Predictor.load(folder) for folder in (teacher, another)]
     taught = set()
-    for epoch in range(2):
-        for index, truth in enumerate(TRUTHS):
-            picture, target = inputs[epoch, index]
-            pixels = (picture[0] * config.std + config.mean).clamp(0, 1).numpy()
-            shown = Radiograph(pixels, "PNG", 64, 64)
-            told = np.mean([p.predict([shown])[0].probability for p in predictors])
-            smoothed = 0.9 if truth else 0.1
-            assert target.dtype == torch.float32
-            assert float(target) == pytest.approx(0.75 * smoothed + 0.25 * told, abs=1e-4)
-            taught.add(round(float(told), 4))
-    assert len(taught) == 12  # another picture in every epoch, and another answer
+    for batch, targets in shown:
+        pictures = [Radiograph(pixels, "PNG", 32, 32) for pixels in batch.pixels[:, 0].numpy()]
+        told = np.mean([[a.probability for a in p.predict(pictures)] for p in predictors], axis=0)
+        smoothed = np.where(batch.targets == 1, 0.9, 0.1)
+        assert targets.dtype == torch.float32
+        np.testing.assert_allclose(targets, 0.75 * smoothed + 0.25 * told, atol=1e-6)
+        taught |= {round(float(probability), 6) for probability in told}
+    # Another picture in every epoch, and another answer.
+    assert len(taught) == sum(len(targets) for _, targets in shown) == 32
 
 
-@pytest.mark.parametrize(("weight", "share"), [(0.0, 0.0), (1.0, 1.0)])
-def test_the_weight_is_the_share_of_the_teachers(teacher, levels, tiny_config, weight, share):
-    config = tiny_config(teacher=[str(teacher)], teacher_weight=weight, label_smoothing=0.2)
-    probability = read_teachers(config.teacher, config.finding).probability(levels[1])
-    _, target = AugmentedInputs(levels, TRUTHS, config, 64, None, lambda _: probability)[0, 1]
-    assert float(target) == pytest.approx(share * probability + (1 - share) * 0.9)
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_the_weight_is_the_share_of_the_teachers(
+    teacher, few_samples, tiny_config, tmp_path, shown, weight
+):
+    config = tiny_config(
+        **SHORT, teacher=[str(teacher)], teacher_weight=weight, label_smoothing=0.2
+    )
+    train(config, few_samples, tmp_path, say=silent)
+    teachers = read_teachers(config.teacher, config.finding)
+    for batch, targets in shown:
+        truth = torch.where(batch.targets == 1, 0.9, 0.1)
+        expected = teachers.probability(batch.pixels) if weight else truth
+        torch.testing.assert_close(targets, expected)
 
 
-def test_targets_are_the_same_from_workers(teacher, levels, tiny_config):
-    told = {}
-    for workers in (0, 2):
-        config = tiny_config(teacher=[str(teacher)], batch_size=2, workers=workers)
-        teach = read_teachers(config.teacher, config.finding).probability
-        batches = batches_of(levels, TRUTHS, [""] * 6, config, range(2), teach=teach)
-        told[workers] = torch.cat([targets for _, targets in batches])
-    assert torch.equal(told[0], told[2])
-    assert len(told[0].unique()) == 12
-
-
-@pytest.mark.parametrize(("teachers", "smoothing"), [((), 0.2), (("a bundle",), 0.0)])
-def test_the_loss_smooths_only_targets_that_are_truths(tiny_config, teachers, smoothing):
-    torch.manual_seed(0)
-    network = resnet18().to(memory_format=torch.channels_last)
-    config = tiny_config(label_smoothing=0.2, teacher=teachers)
-    learner = Learner(network, config, steps_per_epoch=2)
-    inputs, targets = torch.randn(4, 1, 32, 32), torch.tensor([0.1, 0.4, 0.6, 1.0])
-    learner.begin(0)
-    with torch.no_grad():
-        logit = resnet_twin(network)(inputs.contiguous(memory_format=torch.channels_last)).logit
-    loss = learner.step(inputs, targets, 0, 0)
-    smoothed = targets * (1 - smoothing) + smoothing / 2
-    expected = functional.binary_cross_entropy_with_logits(logit, smoothed)
-    assert float(loss) == pytest.approx(float(expected), rel=1e-4)
-
-
-def resnet_twin(network):
-    """A copy in training mode, whose statistics may move without moving the original's."""
-    twin = resnet18().to(memory_format=torch.channels_last).train()
-    twin.load_state_dict(network.state_dict())
-    return twin
+def test_without_teachers_the_target_is_the_smoothed_truth(
+    few_samples, tiny_config, tmp_path, shown
+):
+    train(tiny_config(**SHORT, label_smoothing=0.2), few_samples, tmp_path, say=silent)
+    for batch, targets in shown:
+        torch.testing.assert_close(targets, torch.where(batch.targets == 1, 0.9, 0.1))
 
 
 # Whole runs.
@@ -161,9 +144,7 @@ def test_the_command_line_distils_a_bundle_of_the_same_split(exported, samples, 
     recipe.write_text(
         f'name = "pupil"\nteacher = ["{exported.folder}"]\nside_px = 32\nheldout = 0.5\n'
         'batch_size = 16\nlearning_rate = 1e-3\nema_decay = 0.8\nprecision = "fp32"\n'
-        "threads = 1\nworkers = 1\n[augmentation]\ncrop_p = 0.0\ngamma_p = 0.0\nerase_p = 0.0\n"
-        "brightness = 0.1\nnoise_p = 0.1\nsharpness_p = 0.1\nswap_p = 0.0\njpeg_p = 0.1\n"
-        "contrast = 0.2\n[[stages]]\nepochs = 4\nside_px = 32\n",
+        f"threads = 1\n{GENTLE_TOML}[[stages]]\nepochs = 4\nside_px = 32\n",
         encoding="utf-8",
     )
     answer = chestxray("train", recipe, "--data", data, "--out", tmp_path / "run")

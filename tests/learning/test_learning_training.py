@@ -2,10 +2,14 @@ import copy
 import hashlib
 import json
 import math
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,7 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 from torch.nn import functional
 
-from chestxray.dataset import read_dataset, read_split, split_heldout
+from chestxray import imaging
+from chestxray.dataset import Sample, read_dataset, read_split, split_heldout
+from chestxray.dataset.boxes import Box
 from chestxray.errors import (
     ConfigError,
     DatasetError,
@@ -21,9 +27,16 @@ from chestxray.errors import (
     RunMismatchError,
     WeightsError,
 )
+from chestxray.learning.augmentation import Batch
+from chestxray.learning.config import EvidenceLoss
+from chestxray.learning.evidence_loss import evidence_loss
+from chestxray.learning.inputs import NOWHERE, Where
+from chestxray.learning.learner import Learner
 from chestxray.learning.networks import resnet18
-from chestxray.learning.training import Learner, Run, mix_up, read_run, train
-from factories.datasets import LABELS, write_dataset
+from chestxray.learning.training import Run, read_run, train
+from factories import images
+from factories.datasets import LABELS, published_names, write_dataset, write_files
+from factories.training_pictures import NEVER, batch_of
 
 SHORT = {"stages": [{"epochs": 3, "side_px": 32}], "side_px": 32, "batch_size": 8, "heldout": 0.3}
 
@@ -60,7 +73,7 @@ def rows_of(folder: Path) -> list[dict]:
 @pytest.fixture(scope="module")
 def undisturbed(few_samples, tiny_config, tmp_path_factory) -> Run:
     folder = tmp_path_factory.mktemp("undisturbed")
-    return train(tiny_config(**SHORT, mixup_alpha=0.2), few_samples, folder, say=silent)
+    return train(tiny_config(**SHORT), few_samples, folder, say=silent)
 
 
 # The learner, a step at a time.
@@ -73,9 +86,11 @@ def learner_of(tiny_config, *, seed: int = 0, **changes) -> Learner:
     return Learner(network, config, steps_per_epoch=2)
 
 
-def batch(n: int = 8) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    return torch.randn(n, 1, 32, 32, generator=generator), (torch.arange(n) % 2).float()
+def batch(n: int = 8) -> tuple[Batch, Tensor]:
+    """Pictures of which nothing but the truth is known, and the targets."""
+    pixels = torch.rand(n, 1, 32, 32, generator=torch.Generator().manual_seed(5))
+    targets = (torch.arange(n) % 2).float()
+    return batch_of(pixels, targets), targets
 
 
 def state_of(network) -> dict[str, Tensor]:
@@ -151,55 +166,29 @@ def test_the_learning_rate_warms_up_and_falls_along_a_cosine_to_zero(tiny_config
     assert rates == pytest.approx([0.005, 0.01, *cosine])
 
 
-def loss_of(learner: Learner) -> tuple[float, Tensor]:
-    """The loss of a step, and the logits that it was computed from."""
+def test_the_loss_is_binary_cross_entropy_and_what_is_asked_of_the_evidence(tiny_config):
+    learner = learner_of(tiny_config)
     learner.begin(0)
-    inputs, targets = batch()
+    pixels = torch.rand(8, 1, 64, 64, generator=torch.Generator().manual_seed(5))
+    pictures = replace(
+        batch_of(pixels, torch.arange(8.0) % 2),
+        lungs=torch.eye(2).repeat_interleave(8, 0).repeat_interleave(8, 1).expand(8, 16, 16),
+        knows_lungs=torch.ones(8, dtype=torch.bool),
+    )
+    wanted = torch.rand(8, generator=torch.Generator().manual_seed(6))  # of teachers, perhaps
+    config = learner.config
+    inputs = (pictures.pixels - config.mean) / config.std
     twin = copy.deepcopy(learner.network)
-    logit = twin(inputs.contiguous(memory_format=torch.channels_last)).logit.detach()
-    return float(learner.step(inputs, targets, epoch=0, step=0)), logit
-
-
-def test_without_smoothing_the_loss_is_binary_cross_entropy(tiny_config):
-    loss, logit = loss_of(learner_of(tiny_config, label_smoothing=0))
-    expected = functional.binary_cross_entropy_with_logits(logit, batch()[1])
-    assert loss == pytest.approx(float(expected), rel=1e-4)
-
-
-def test_label_smoothing_moves_the_targets_towards_a_half(tiny_config):
-    loss, logit = loss_of(learner_of(tiny_config, label_smoothing=0.2))
-    smoothed = torch.where(batch()[1] > 0.5, 0.9, 0.1)
-    expected = functional.binary_cross_entropy_with_logits(logit, smoothed)
-    assert loss == pytest.approx(float(expected), rel=1e-4)
-
-
-def test_mixup_mixes_every_input_and_its_target_with_the_same_partner_and_share(tiny_config):
-    config = tiny_config(mixup_alpha=0.4)
-    n = 8
-    # Input i is 1 at place i alone, so the mixture tells its parts.
-    inputs, targets = torch.eye(n).reshape(n, 1, 1, n), torch.arange(n).float()
-    mixed, mixed_targets = mix_up(inputs, targets, config, epoch=1, step=2)
-    shares = mixed.reshape(n, n)
-    torch.testing.assert_close(shares.sum(1), torch.ones(n))
-    torch.testing.assert_close(mixed_targets, shares @ targets)
-    own = {round(float(shares[i, i]), 5) for i in range(n)}
-    assert len(own - {1.0}) == 1  # one share for the batch; 1 where an input met itself
-
-
-def test_mixup_follows_from_seed_epoch_and_step(tiny_config):
-    config = tiny_config(mixup_alpha=0.4)
-    inputs, targets = batch()
-    first = mix_up(inputs, targets, config, 1, 2)[0]
-    assert torch.equal(first, mix_up(inputs, targets, config, 1, 2)[0])
-    assert not torch.equal(first, mix_up(inputs, targets, config, 1, 3)[0])
-    assert not torch.equal(first, mix_up(inputs, targets, config, 2, 2)[0])
-
-
-def test_no_mixup_leaves_the_batch_as_it_is(tiny_config):
-    inputs, targets = batch()
-    mixed, mixed_targets = mix_up(inputs, targets, tiny_config(mixup_alpha=0), 0, 0)
-    assert torch.equal(mixed, inputs)
-    assert torch.equal(mixed_targets, targets)
+    with torch.no_grad():
+        answer = twin(inputs.contiguous(memory_format=torch.channels_last))
+    of_logit = functional.binary_cross_entropy_with_logits(answer.logit, wanted)
+    of_evidence = evidence_loss(answer.evidence, pictures, config.evidence)
+    assert of_evidence > 0
+    loss = learner.step(pictures, wanted, epoch=0, step=0)
+    assert float(loss) == pytest.approx(float(of_logit + of_evidence), rel=1e-4)
+    plain = learner_of(tiny_config, evidence=dict.fromkeys(EvidenceLoss.model_fields, 0.0))
+    plain.begin(0)
+    assert float(plain.step(pictures, wanted, 0, 0)) == pytest.approx(float(of_logit), rel=1e-4)
 
 
 def test_biases_and_batchnorm_scales_do_not_decay(tiny_config):
@@ -221,22 +210,25 @@ from pathlib import Path
 import torch
 from chestxray.learning.config import TrainConfig
 from chestxray.learning.networks import resnet18
-from chestxray.learning.training import Learner
+from chestxray.learning.learner import Learner
+from factories.training_pictures import batch_of
 torch.set_num_threads(1)
 config = TrainConfig.model_validate_json(sys.argv[1])
-inputs = torch.randn(4, 1, 32, 32, generator=torch.Generator().manual_seed(5))
+targets = torch.arange(4.0) % 2
+batch = batch_of(torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(5)), targets)
 for compiled in (False, True):
     torch.manual_seed(0)
     network = resnet18().to(memory_format=torch.channels_last)
     told = config.model_copy(update={"compile": compiled})
     learner = Learner(network, told, steps_per_epoch=2)
     learner.begin(0)
-    print(*(float(learner.step(inputs, torch.arange(4.0) % 2, 0, step)) for step in range(2)))
+    print(*(float(learner.step(batch, targets, 0, step)) for step in range(2)))
 assert "_orig_mod" not in "".join(learner.state()["network"])
 """
     config = tiny_config(stages=[{"epochs": 1, "side_px": 32}], learning_rate=1e-4)
     done = subprocess.run(
         [sys.executable, "-c", code, config.model_dump_json()],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
         capture_output=True,
         text=True,
         check=False,
@@ -246,6 +238,102 @@ assert "_orig_mod" not in "".join(learner.state()["network"])
     plain, compiled = ([float(loss) for loss in line.split()] for line in done.stdout.splitlines())
     assert compiled == pytest.approx(plain, rel=1e-4)
     assert plain[1] < plain[0]
+
+
+# What the learner is shown.
+
+
+class Shown(NamedTuple):
+    epoch: int
+    step: int
+    batch: Batch
+    targets: Tensor
+
+
+@pytest.fixture
+def shown(monkeypatch) -> list[Shown]:
+    """All that a learner is given; it learns nothing."""
+    given: list[Shown] = []
+
+    def step(learner: Learner, batch: Batch, targets: Tensor, epoch: int, step: int) -> Tensor:
+        given.append(Shown(epoch, step, batch, targets))
+        return torch.zeros(())
+
+    monkeypatch.setattr(Learner, "step", step)
+    return given
+
+
+@pytest.fixture
+def levelled(tmp_path) -> list[Sample]:
+    """25 pictures of each truth, each of one grey level that no other has: negatives to 24."""
+    files = {
+        f"{truth}/{name}": images.png(np.full((40, 40), i + 25 * positive, np.uint8))
+        for positive, truth in enumerate(LABELS)
+        for i, name in enumerate(published_names(25, positive=bool(positive)))
+    }
+    return read_dataset(write_files(tmp_path / "levelled", files), LABELS)
+
+
+def level_of(sample: Sample) -> int:
+    return round(float(imaging.read_file(sample.file).pixels[0, 0]) * 255)
+
+
+def test_an_epoch_shows_every_picture_once_but_for_an_incomplete_last_batch(
+    shown, levelled, tiny_config, tmp_path
+):
+    stages = [{"epochs": 1, "side_px": 32}, {"epochs": 1, "side_px": 48}]
+    config = tiny_config(
+        stages=stages, augmentation=NEVER, heldout=0.1, batch_size=8, label_smoothing=0.2
+    )
+    split = train(config, levelled, tmp_path / "run", say=silent).split
+    n_steps = len(split.train) // 8
+    assert [(of.epoch, of.step) for of in shown] == [(e, s) for e in (0, 1) for s in range(n_steps)]
+    orders = []
+    for epoch, side_px in enumerate((32, 48)):
+        given = [of for of in shown if of.epoch == epoch]
+        assert {of.batch.pixels.shape for of in given} == {(8, 1, side_px, side_px)}
+        levels = torch.cat([of.batch.pixels[:, 0, 5, 5] for of in given]).mul(255).round()
+        targets = torch.cat([of.targets for of in given])
+        torch.testing.assert_close(targets, torch.where(levels >= 25, 0.9, 0.1))
+        orders.append(levels.tolist())
+        assert len(set(orders[-1])) == 8 * n_steps
+        assert set(orders[-1]) <= set(map(level_of, split.train))
+    assert orders[0] != orders[1]
+
+
+def test_boxes_and_lungs_come_with_their_pictures(shown, levelled, tiny_config, tmp_path):
+    """Positives of an even grey level have their box on the left, others on the right."""
+    top = np.zeros((224, 224), bool)
+    top[:112] = True
+    where = Where(
+        boxes={
+            s.path: [Box(20 * (level_of(s) % 2), 0, 20, 40, "")] for s in levelled if s.positive
+        },
+        lungs={s.path: top for s in levelled if not s.positive},
+    )
+    config = tiny_config(
+        stages=[{"epochs": 1, "side_px": 32}],
+        augmentation=NEVER,
+        heldout=0.1,
+        batch_size=8,
+        label_smoothing=0,
+    )
+    run = train(config, levelled, tmp_path / "run", where=where, say=silent)
+    told = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
+    assert told["where_sha256"] == where.sha256
+    for _, _, given, targets in shown:
+        assert torch.equal(given.knows_boxes, targets == 1)
+        assert torch.equal(given.knows_lungs, targets == 0)
+        for lungs in given.lungs[given.knows_lungs]:
+            assert (lungs[:3] > 0.99).all()
+            assert (lungs[5:] < 0.01).all()
+        levels = given.pixels[given.knows_boxes, 0, 5, 5].mul(255).round().int()
+        for level, boxes in zip(levels.tolist(), given.boxes[given.knows_boxes], strict=True):
+            within, beside = (
+                (boxes[:, 5:], boxes[:, :3]) if level % 2 else (boxes[:, :3], boxes[:, 5:])
+            )
+            assert (within > 0.99).all()
+            assert (beside < 0.01).all()
 
 
 # Whole runs.
@@ -266,6 +354,7 @@ def test_a_run_holds_its_config_its_split_its_metrics_and_their_pictures(run, sa
         "config": tiny_config().model_dump(mode="json"),
         "initialised_from": "random",
         "teachers": [],
+        "where_sha256": NOWHERE.sha256,
     }
     split = read_split(run.folder / "split.json", samples)
     assert split == run.split == split_heldout(samples, 0.5, seed=0)
@@ -308,13 +397,6 @@ def test_a_killed_run_resumes_and_ends_equal_to_the_bit(
     assert rows_of(out) == rows_of(undisturbed.folder)
 
 
-def test_the_number_of_workers_changes_nothing(undisturbed, few_samples, tmp_path):
-    config = undisturbed.config.model_copy(update={"workers": 1})
-    train(config, few_samples, tmp_path, say=silent)
-    assert weights_of(tmp_path) == weights_of(undisturbed.folder)
-    assert rows_of(tmp_path) == rows_of(undisturbed.folder)
-
-
 def test_another_seed_gives_another_run(undisturbed, few_samples, tmp_path):
     config = undisturbed.config.model_copy(
         update={"seed": 1, "stages": undisturbed.config.stages[:1]}
@@ -339,19 +421,11 @@ def test_another_config_in_the_folder_of_a_run_is_refused(undisturbed, few_sampl
         train(other, few_samples, undisturbed.folder, say=silent)
 
 
-def test_a_run_begun_before_a_key_of_the_config_was_there_goes_on(
-    undisturbed, few_samples, tmp_path
-):
-    config, out = undisturbed.config, tmp_path / "run"
-    with pytest.raises(KilledError):
-        train(config, few_samples, out, progress=kill_in(3, 1), say=silent)
-    told = json.loads((out / "config.json").read_text(encoding="utf-8"))
-    del told["teachers"]
-    for key in ("teacher", "teacher_weight", "finding", "modalities", "body_parts", "views"):
-        del told["config"][key]
-    (out / "config.json").write_text(json.dumps(told), encoding="utf-8")
-    assert train(config, few_samples, out, say=silent).teachers == ()
-    assert weights_of(out) == weights_of(undisturbed.folder)
+def test_other_boxes_in_the_folder_of_a_run_are_refused(undisturbed, few_samples):
+    positive = next(s for s in few_samples if s.positive)
+    where = Where(boxes={positive.path: [Box(1, 2, 3, 4, "opacity")]})
+    with pytest.raises(RunMismatchError):
+        train(undisturbed.config, few_samples, undisturbed.folder, where=where, say=silent)
 
 
 def test_other_initial_weights_in_the_folder_of_a_run_are_refused(undisturbed, run, few_samples):

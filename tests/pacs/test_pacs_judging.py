@@ -24,9 +24,14 @@ def registry() -> Registry:
     """A bundle for children, then one for adults."""
     return Registry(
         {
-            "children": tiny_predictor("a" * 64),
+            "children": tiny_predictor("a" * 64, validated=True),
             "adults": tiny_predictor(
-                "b" * 64, seed=1, name="other", finding=OTHER_FINDING, population=OF_ADULTS
+                "b" * 64,
+                seed=1,
+                validated=True,
+                name="other",
+                finding=OTHER_FINDING,
+                population=OF_ADULTS,
             ),
         }
     )
@@ -48,6 +53,36 @@ def test_a_chest_is_answered_with_an_overlay_and_a_report(registry: Registry) ->
     assert isinstance(answer, Answer)
     assert answer.destination == "archive"
     assert [ds.SOPClassUID for ds in answer.data_sets] == [OVERLAY, REPORT]
+
+
+@pytest.mark.parametrize(
+    ("rule", "kinds", "words"),
+    [
+        ({}, [REPORT], "no heatmap is given"),
+        ({"unvalidated_heatmaps": True}, [OVERLAY, REPORT], "the heatmap is not validated"),
+    ],
+)
+def test_a_heatmap_that_is_not_validated_is_left_out_or_marked_as_the_route_says(
+    rule: dict[str, Any], kinds: list[str], words: str
+) -> None:
+    unvalidated = Registry({"tiny": tiny_predictor("a" * 64)})
+    answer = judge(dicom(), "SENDER", unvalidated, [route(**rule)], Limits())
+    assert isinstance(answer, Answer)
+    assert [ds.SOPClassUID for ds in answer.data_sets] == kinds
+    assert comments(answer.data_sets[-1])[-1].startswith(words)
+    assert all("Unvalidated" in ds.SeriesDescription for ds in answer.data_sets[:-1])
+
+
+def test_of_several_bundles_only_those_with_a_validated_heatmap_have_an_overlay(
+    registry: Registry,
+) -> None:
+    mixed = Registry(registry.predictors | {"children": tiny_predictor("a" * 64)})
+    rule = BOTH | {"population": "warn"}
+    answer = judge(dicom(), "SENDER", mixed, [route(**rule)], Limits())
+    assert isinstance(answer, Answer)
+    overlay, report = answer.data_sets
+    assert (overlay.SOPClassUID, report.SOPClassUID) == (OVERLAY, REPORT)
+    assert overlay.ManufacturerModelName == "other"
 
 
 def test_an_answer_made_again_has_the_same_uids(registry: Registry) -> None:

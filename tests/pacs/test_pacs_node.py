@@ -39,7 +39,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"), validated=True)
 
 
 @pytest.fixture
@@ -92,6 +92,7 @@ def test_several_bundles_answer_in_one_report_and_each_in_an_overlay(
     other = write_tiny_bundle(
         tmp_path / "other",
         seed=1,
+        validated=True,
         finding=OTHER_FINDING,
         population=POPULATION | {"age_years": [0, 90]},
     )

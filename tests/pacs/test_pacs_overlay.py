@@ -25,8 +25,9 @@ from factories.bundles import OTHER_FINDING
 from factories.dicom_files import CHEST, DX, dicom
 from factories.pacs import SEEN, assessed, tiny_predictor
 
-TINY = tiny_predictor("a" * 64)
-OTHER = tiny_predictor("b" * 64, seed=1, finding=OTHER_FINDING)
+TINY = tiny_predictor("a" * 64, validated=True)
+UNVALIDATED = tiny_predictor("a" * 64)
+OTHER = tiny_predictor("b" * 64, seed=1, validated=True, finding=OTHER_FINDING)
 
 FEW: dict[str, Any] = {
     keyword: None
@@ -100,6 +101,12 @@ def middle(picture: np.ndarray) -> np.ndarray:
 
 def line_px(picture: np.ndarray) -> int:
     return round(1.4 * max(picture.shape) / TEXT_SIZE)
+
+
+def words_in(bar: np.ndarray) -> np.ndarray:
+    """Where letters are in a bar (H, W), without its dark ends."""
+    letters = bar[..., 0] > 128
+    return letters[:, : np.nonzero(letters)[1].max() + 1]
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +200,7 @@ def test_words_change_with_what_they_say() -> None:
 def test_the_words_are_those_of_the_bundles_finding() -> None:
     pixels = np.full((600, 600), 0.5)
     plain = drawn(pixels)
-    named_otherwise = tiny_predictor("a" * 64, finding=OTHER_FINDING)
+    named_otherwise = tiny_predictor("a" * 64, validated=True, finding=OTHER_FINDING)
     assert (drawn(pixels, predictor=named_otherwise) != plain).any()
 
 
@@ -206,6 +213,30 @@ def test_the_longest_label_fits() -> None:
             np.full((height_px, width_px), 0.5), predictor=predictor, label=label, uncertain=True
         )
         assert max(picture.shape) <= MAX_SIDE_PX
+
+
+def test_a_heatmap_that_is_not_validated_is_marked_in_the_bar_above_the_radiograph() -> None:
+    pixels = np.full((900, 900), 0.5)
+    plain, marked = drawn(pixels), drawn(pixels, predictor=UNVALIDATED)
+    line = line_px(marked)
+    for number in range(2):
+        bar = marked[number * line : (number + 1) * line]
+        yellow = (bar[..., 0] > 128) & (bar[..., 2] < 64)
+        assert np.ptp(np.nonzero(yellow)[0]) >= 9  # a capital letter, in the caution's colour
+        assert not yellow[:, [0, -1]].any()
+    first, second = marked[:line], marked[line : 2 * line]
+    np.testing.assert_array_equal(words_in(first), words_in(plain[:line]))
+    assert not np.array_equal(words_in(first), words_in(second))
+    assert (middle(marked) == 128).all()  # and nothing on the radiograph
+
+
+def test_a_heatmap_that_is_not_validated_is_so_called_in_its_series_and_derivation() -> None:
+    marked, plain = (dcmread(BytesIO(overlay(predictor=of))) for of in (UNVALIDATED, TINY))
+    assert marked.SeriesDescription == "Unvalidated AI heatmap, Pneumonia - not for diagnostic use"
+    assert "The heatmap is not validated" in marked.DerivationDescription
+    assert plain.SeriesDescription == "AI heatmap, Pneumonia - not for diagnostic use"
+    assert "validated" not in plain.DerivationDescription
+    assert (marked.Rows, marked.Columns) <= (MAX_SIDE_PX, MAX_SIDE_PX)
 
 
 def test_one_overlay_shows_nothing_of_the_last() -> None:
@@ -250,10 +281,13 @@ def test_each_bundle_has_an_overlay_in_a_series_that_names_its_finding() -> None
 
 def test_the_longest_finding_leaves_room_in_the_series_description() -> None:
     code = {"value": "1", "scheme": "99X", "meaning": "Ö" * 64}
-    predictor = tiny_predictor("a" * 64, finding=OTHER_FINDING | {"code": code})
-    description = dcmread(BytesIO(overlay(predictor=predictor))).SeriesDescription
-    assert len(description) <= 64  # PS3.5, 6.2, VR of LO
-    assert description.endswith("not for diagnostic use")
+    for validated in (True, False):
+        predictor = tiny_predictor(
+            "a" * 64, validated=validated, finding=OTHER_FINDING | {"code": code}
+        )
+        description = dcmread(BytesIO(overlay(predictor=predictor))).SeriesDescription
+        assert len(description) <= 64  # PS3.5, 6.2, VR of LO
+        assert description.endswith("not for diagnostic use")
 
 
 def test_its_pixels_are_the_picture() -> None:
@@ -276,10 +310,13 @@ def test_a_source_without_an_identity_has_no_overlay() -> None:
         overlay(source(SOPInstanceUID=None))
 
 
+@pytest.mark.parametrize("predictor", [TINY, UNVALIDATED], ids=["validated", "not validated"])
 @pytest.mark.parametrize("attributes", SOURCES.values(), ids=SOURCES)
-def test_dciodvfy_finds_no_error(dciodvfy: str, tmp_path: Path, attributes: dict[str, Any]) -> None:
+def test_dciodvfy_finds_no_error(
+    dciodvfy: str, tmp_path: Path, attributes: dict[str, Any], predictor: Predictor
+) -> None:
     path = tmp_path / "overlay.dcm"
-    path.write_bytes(overlay(source(**attributes)))
+    path.write_bytes(overlay(source(**attributes), predictor))
     ran = subprocess.run([dciodvfy, path], capture_output=True, check=False)
     said = (ran.stdout + ran.stderr).decode("latin-1")
     assert "SCImage" in said

@@ -42,8 +42,9 @@ from factories.dicom_files import CHEST, DX, data_set, dicom
 from factories.pacs import assessed, tiny_predictor
 
 BUNDLE, OTHER_BUNDLE = "a" * 64, "b" * 64
-TINY = tiny_predictor(BUNDLE)
-OTHER = tiny_predictor(OTHER_BUNDLE, seed=1, name="other", finding=OTHER_FINDING)
+TINY = tiny_predictor(BUNDLE, validated=True)
+UNVALIDATED = tiny_predictor(BUNDLE)
+OTHER = tiny_predictor(OTHER_BUNDLE, seed=1, validated=True, name="other", finding=OTHER_FINDING)
 PNEUMONIA = Code("233604007", "SCT", "Pneumonia")
 EFFUSION = Code("60046008", "SCT", "Pleural effusion")
 ADULT = OutsidePopulationError("the patient is not of an age that the model knows")
@@ -223,6 +224,22 @@ def test_the_words_name_the_operating_point_and_every_warning_and_deny_diagnosti
     )
     assert warned == ["age - not known", "specificity >= 0.9"]
     assert "not for diagnostic use" in dcmread(BytesIO(data)).SeriesDescription
+
+
+@pytest.mark.parametrize(
+    ("overlaid", "words"),
+    [
+        (False, "no heatmap is given: this model's is not validated"),
+        (True, "the heatmap is not validated: nothing shows that it points at the finding"),
+    ],
+)
+def test_of_a_heatmap_that_is_not_validated_the_words_say_so(overlaid: bool, words: str) -> None:
+    of_two = [other_answered(), assessed(UNVALIDATED, prediction(), warnings=("odd",))]
+    data = bytes_of(make_report(source(), of_two, unvalidated_heatmaps=overlaid))
+    assert [texts_of(g[0].ContentSequence, codes.DCM.Comment)[1:] for g in groups(data)] == [
+        [],
+        ["odd", words],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -429,6 +446,7 @@ def test_words_of_a_manifest_are_written_in_characters_that_every_source_has() -
 
 SEVERAL = {
     "one": [answered(warnings=("a warning",))],
+    "not validated": [assessed(UNVALIDATED, prediction())],
     "two": [answered(warnings=("a warning",)), other_answered()],
     "one of two": [assessed(TINY, error=ADULT), other_answered()],
 }

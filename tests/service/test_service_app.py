@@ -166,7 +166,7 @@ from chestxray.service.app import create_app
 from chestxray.service.settings import Settings
 settings = Settings(bundle=Path({str(tiny_bundle)!r}))
 create_app(settings, Served.of(read_served(settings)))
-forbidden = {{"torch", "matplotlib", "albumentations", "cv2", "onnx", "scipy", "pandas"}}
+forbidden = {{"torch", "matplotlib", "onnx", "scipy", "pandas"}}
 print(sorted(forbidden & set(sys.modules)))
 """
     done = subprocess.run(

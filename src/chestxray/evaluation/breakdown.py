@@ -1,4 +1,5 @@
-"""The same figures on parts of a data set: by group, by view, each duplicate once, by certainty.
+"""The same figures on parts of a data set: by group, view, source and every other column, with each
+duplicate counted once, and by certainty.
 
 A pooled figure can hide a part on which the model fails, and flatter: where one view has most of
 the disease, telling the views apart looks like telling the disease.
@@ -15,10 +16,17 @@ from typing import Any
 import numpy as np
 
 from chestxray.dataset import Sample, duplicates
-from chestxray.evaluation.metrics import Bools, Figure, Floats, Resampled, figures, resampled
+from chestxray.evaluation.calibration import calibration_of
+from chestxray.evaluation.metrics import (
+    NO_FIGURE,
+    Bools,
+    Figure,
+    Floats,
+    Resampled,
+    figures,
+    resampled,
+)
 from chestxray.inference import Prediction
-
-NO_FIGURE = Figure(value=None, ci_low=None, ci_high=None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,17 +98,50 @@ def _right_share(part: Answered, threshold: float) -> dict[str, Figure]:
 def by_view(answered: Answered, threshold: float) -> dict[str, dict[str, Any]]:
     """The seven figures of each view; where a truth is missing, those that need it are None."""
     views = sorted({s.view for s in answered.samples if s.view is not None})
-    named = {}
-    for view in views:
-        part = answered.part([s.view == view for s in answered.samples])
-        n_positive = int(part.truth.sum())
-        named[view] = {
-            **part.counts,
-            "n_negative": part.counts["n"] - n_positive,
-            "n_positive": n_positive,
-            **part.figures(threshold),
+    return {
+        view: _judged(answered.part([s.view == view for s in answered.samples]), threshold)
+        for view in views
+    }
+
+
+def by_column(answered: Answered, threshold: float) -> dict[str, dict[str, dict[str, Any]]]:
+    """The seven figures of each value of each column of ``Sample.groups``, and of its views.
+
+    Radiographs of which a column says nothing are in none of its values.
+    """
+    columns = dict.fromkeys(column for s in answered.samples for column in s.groups)
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for column in columns:
+        values = sorted({s.groups[column] for s in answered.samples if column in s.groups})
+        found[column] = {}
+        for value in values:
+            part = answered.part([s.groups.get(column) == value for s in answered.samples])
+            within = {} if column == "view" else {"views": by_view(part, threshold)}
+            found[column][value] = {**_judged(part, threshold), **within}
+    return found
+
+
+def by_source(answered: Answered, threshold: float) -> dict[str, dict[str, Any]]:
+    """The seven figures of each source, its calibration, and its errors by certainty."""
+    found = {}
+    for source in sorted({s.source for s in answered.samples}):
+        part = answered.part([s.source == source for s in answered.samples])
+        found[source] = {
+            **_judged(part, threshold),
+            "calibration": calibration_of(part.truth, part.probability, part.subjects),
+            "uncertain": by_certainty(part, threshold),
         }
-    return named
+    return found
+
+
+def _judged(part: Answered, threshold: float) -> dict[str, Any]:
+    n_positive = int(part.truth.sum())
+    return {
+        **part.counts,
+        "n_negative": part.counts["n"] - n_positive,
+        "n_positive": n_positive,
+        **part.figures(threshold),
+    }
 
 
 def counted_once(answered: Answered, threshold: float) -> dict[str, Any]:

@@ -26,11 +26,15 @@ from chestxray.errors import ChestXrayError, ConfigError, EmptyDatasetError
 from chestxray.evaluation.breakdown import (
     Answered,
     by_certainty,
+    by_column,
     by_group,
+    by_source,
     by_view,
     counted_once,
 )
+from chestxray.evaluation.calibration import calibration_of
 from chestxray.evaluation.curves import curves
+from chestxray.evaluation.decision_curve import decision_curve
 from chestxray.evaluation.metrics import (
     FIGURES,
     Bools,
@@ -48,7 +52,8 @@ COLUMNS = ("path", "subject", "group", "truth", "probability", "label", "accepte
 class Scored:
     """A sample with its prediction, or with the error that reading it gave.
 
-    ``outside_population`` says that the patient is of an age that the bundle does not know. The
+    ``outside_population`` says that the patient is of an age that the bundle does not know;
+    ``size_px`` is the width and height of the upright file, where it could be decoded. The
     radiograph is left out: memory would not hold those of a data set.
     """
 
@@ -56,6 +61,7 @@ class Scored:
     prediction: Prediction | None
     error: ChestXrayError | None = None
     outside_population: bool = False
+    size_px: tuple[int, int] | None = None
 
 
 def score_samples(
@@ -70,22 +76,25 @@ def score_samples(
     assessor = Assessor(manifest.name, predictor, Policy.of(manifest, CHOICES))
     files = (partial(imaging.load, sample.file) for sample in samples)
     scored = []
-    for sample, (assessment, outside) in zip(
+    for sample, (assessment, outside, size_px) in zip(
         samples, assess_all(files, [assessor], _kept, threads=threads), strict=True
     ):
-        scored.append(Scored(sample, assessment.prediction, assessment.error, outside))
+        scored.append(Scored(sample, assessment.prediction, assessment.error, outside, size_px))
         on_scored(len(scored))
     return scored
 
 
-def _kept(_: object, assessments: list[Assessment]) -> tuple[Assessment, bool]:
-    """The assessment without pixels, and whether the bundle does not know the patient's age."""
+def _kept(
+    _: object, assessments: list[Assessment]
+) -> tuple[Assessment, bool, tuple[int, int] | None]:
+    """The assessment without pixels, whether the bundle does not know the age, and the size."""
     (assessment,) = assessments
     radiograph = assessment.radiograph
     age_years = radiograph.acquisition.age_years if radiograph is not None else None
     knows = assessment.assessor.policy.knows
     outside = age_years is not None and not knows.knows_age(age_years)
-    return assessment.without_pixels(), outside
+    size_px = None if radiograph is None else (radiograph.width_px, radiograph.height_px)
+    return assessment.without_pixels(), outside, size_px
 
 
 def answered_of(scored: Iterable[Scored]) -> Answered:
@@ -158,8 +167,12 @@ def report_of(
         "prevalence": prevalences,
         "groups": by_group(answered, threshold),
         "views": by_view(answered, threshold),
+        "sources": by_source(answered, threshold),
+        "columns": by_column(answered, threshold),
         "duplicates": duplicated,
         "uncertain": uncertain,
+        "calibration": calibration_of(truth, probability, answered.subjects),
+        "decision_curve": decision_curve(truth, probability, answered.subjects),
         "curves": curves(truth, probability),
     }
 

@@ -28,10 +28,11 @@ def heldout_samples(samples: Sequence[Sample], manifests: Sequence[Manifest]) ->
 def _split_of(samples: Sequence[Sample], manifest: Manifest) -> Split:
     training = manifest.training
     try:
-        heldout, seed = float(training["config"]["heldout"]), int(training["config"]["seed"])
+        told = training["config"]
+        heldout, seed, of_source = told["heldout"], told["seed"], told.get("heldout_of", {})
         sides = (int(training["n_train"]), int(training["n_heldout"]))
-        split = split_heldout(samples, heldout, seed)
-    except (KeyError, TypeError, ValueError, ArithmeticError) as exc:
+        split = split_heldout(samples, float(heldout), int(seed), of_source)
+    except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError) as exc:
         raise ConfigError(
             f"the bundle {manifest.name} does not say on which split it was trained"
         ) from exc

@@ -10,8 +10,9 @@ Does not: choose thresholds (``learning.calibration``) or read files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypedDict
 
 import numpy as np
@@ -35,7 +36,11 @@ class Figure(TypedDict):
     ci_high: float | None
 
 
-def _ratio(numerator: Measured, denominator: Measured) -> Measured:
+NO_FIGURE = Figure(value=None, ci_low=None, ci_high=None)
+
+
+def ratio(numerator: Measured, denominator: Measured) -> Measured:
+    """NaN where the denominator is not positive."""
     nothing = np.full(np.shape(denominator), np.nan)
     return np.divide(numerator, denominator, out=nothing, where=np.greater(denominator, 0))[()]
 
@@ -45,7 +50,12 @@ def _weights(truth: Bools, weights: Floats | None) -> Floats:
 
 
 def _share(of: Bools, among: Bools, weights: Floats) -> Measured:
-    return _ratio(weights @ (of & among), weights @ among)
+    return ratio(weights @ (of & among), weights @ among)
+
+
+def mean(values: Floats, weights: Floats) -> Measured:
+    """Mean of ``values`` (N,)."""
+    return ratio(weights @ values, weights.sum(axis=-1))
 
 
 def auroc(truth: Bools, score: Floats, weights: Floats | None = None) -> Measured:
@@ -57,7 +67,7 @@ def auroc(truth: Bools, score: Floats, weights: Floats | None = None) -> Measure
     negative = np.add.reduceat(ordered * ~truth[order], first, axis=-1)
     below = np.cumsum(negative, axis=-1) - negative
     right = (positive * (below + negative / 2)).sum(axis=-1)
-    return _ratio(right, positive.sum(axis=-1) * negative.sum(axis=-1))
+    return ratio(right, positive.sum(axis=-1) * negative.sum(axis=-1))
 
 
 def accuracy(truth: Bools, positive: Bools, weights: Floats | None = None) -> Measured:
@@ -83,7 +93,7 @@ def precision(truth: Bools, positive: Bools, weights: Floats | None = None) -> M
 def brier(truth: Bools, probability: Floats, weights: Floats | None = None) -> Measured:
     """Mean squared error of the probability (Brier 1950)."""
     weights = _weights(truth, weights)
-    return _ratio(weights @ (probability - truth) ** 2, weights.sum(axis=-1))
+    return ratio(weights @ (probability - truth) ** 2, weights.sum(axis=-1))
 
 
 def ece(truth: Bools, probability: Floats, weights: Floats | None = None) -> Measured:
@@ -91,7 +101,7 @@ def ece(truth: Bools, probability: Floats, weights: Floats | None = None) -> Mea
     weights = _weights(truth, weights)
     in_bin = bin_of(probability)[:, np.newaxis] == np.arange(ECE_BINS)
     gaps = weights @ (in_bin * (probability - truth)[:, np.newaxis])
-    return _ratio(np.abs(gaps).sum(axis=-1), weights.sum(axis=-1))
+    return ratio(np.abs(gaps).sum(axis=-1), weights.sum(axis=-1))
 
 
 def bin_of(probability: Floats) -> NDArray[np.int_]:
@@ -105,7 +115,7 @@ def positive_predictive_value(
 ) -> Measured:
     """Share that is positive of those labelled so, where ``prevalence`` of all are (Bayes)."""
     found = sensitivity * prevalence
-    return _ratio(found, found + (1 - specificity) * (1 - prevalence))
+    return ratio(found, found + (1 - specificity) * (1 - prevalence))
 
 
 def negative_predictive_value(
@@ -113,7 +123,7 @@ def negative_predictive_value(
 ) -> Measured:
     """Share that is negative of those labelled so, where ``prevalence`` of all are positive."""
     cleared = specificity * (1 - prevalence)
-    return _ratio(cleared, cleared + (1 - sensitivity) * prevalence)
+    return ratio(cleared, cleared + (1 - sensitivity) * prevalence)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,17 +152,38 @@ def resampled(
     seed: int = 0,
 ) -> dict[str, Resampled]:
     """The seven figures of ``probability`` (N,) at ``threshold``, in ``n_replicates`` draws."""
-    values = _seven(truth, probability, threshold, np.ones(len(truth)))
+    return resample_all(
+        partial(_seven, truth, probability, threshold),
+        subjects,
+        n_replicates=n_replicates,
+        seed=seed,
+    )
+
+
+def resample_all(
+    measure: Callable[[Floats], dict[str, Measured]],
+    subjects: Sequence[str],
+    *,
+    n_replicates: int = N_REPLICATES,
+    seed: int = 0,
+) -> dict[str, Resampled]:
+    """What ``measure`` makes of weights, with each radiograph once and in the replicates."""
+    values = measure(np.ones(len(subjects)))
     draws = subject_draws(subjects, n_replicates, seed)
-    at_once = max(1, 1_000_000 // len(truth))  # radiographs × replicates: bounds the memory
+    at_once = max(1, 1_000_000 // len(subjects))  # radiographs × replicates: bounds the memory
     parts = [
-        _seven(truth, probability, threshold, np.stack(draws[start : start + at_once]))
+        measure(np.stack(draws[start : start + at_once]))
         for start in range(0, n_replicates, at_once)
     ]
     return {
-        name: Resampled(float(values[name]), np.concatenate([part[name] for part in parts]))
-        for name in FIGURES
+        name: Resampled(float(value), np.concatenate([part[name] for part in parts]))
+        for name, value in values.items()
     }
+
+
+def resample(measure: Callable[[Floats], Measured], subjects: Sequence[str]) -> Resampled:
+    """As :func:`resample_all`, for one figure."""
+    return resample_all(lambda weights: {"": measure(weights)}, subjects)[""]
 
 
 def _seven(
@@ -201,6 +232,6 @@ def figure_of(value: float, draws: Floats) -> Figure:
     """``value`` with the interval from the 2.5th to the 97.5th percentile of ``draws``."""
     draws = draws[np.isfinite(draws)]
     if not np.isfinite(value) or len(draws) == 0:
-        return Figure(value=None, ci_low=None, ci_high=None)
+        return NO_FIGURE
     low, high = np.percentile(draws, [2.5, 97.5])
     return Figure(value=float(value), ci_low=float(low), ci_high=float(high))

@@ -108,6 +108,32 @@ def histograms(report: Report) -> str:
     return _svg(figure)
 
 
+@rc_context(STYLE)
+def decision_curve(report: Report) -> str:
+    """Net benefit over the threshold, of the answers, of acting on all and of acting on none."""
+    rows = report["decision_curve"]
+    thresholds = [row["threshold"] for row in rows]
+    prevalence = report["prevalence"]["folder"]
+    figure = Figure(figsize=(5.2, 5.0), layout="constrained")
+    axes = figure.subplots()
+    low, high = ([row["net_benefit"][end] for row in rows] for end in ("ci_low", "ci_high"))
+    axes.fill_between(thresholds, low, high, color=BLUE, alpha=0.2, linewidth=0)
+    for key, label, colour, dash in (
+        ("net_benefit", "this bundle", BLUE, "-"),
+        ("treat_all", "all", ORANGE, "--"),
+    ):
+        values = [row[key]["value"] for row in rows]
+        axes.plot(thresholds, values, color=colour, linewidth=2, linestyle=dash, label=label)
+    axes.axhline(0, color=GREY, linewidth=1.2, linestyle=":", label="none")
+    axes.set(xlabel="threshold", ylabel="net benefit", xlim=(0, 1))
+    lowest = min(row["net_benefit"]["value"] for row in rows)
+    # Acting on all soon falls without end, and so may a bundle's answers.
+    axes.set_ylim(max(-1, min(lowest - 0.05, -0.25 * prevalence)), 1.1 * prevalence)
+    axes.legend(frameon=False, title="act on", loc="best")
+    _plain(axes)
+    return _svg(figure)
+
+
 STRESSED = (
     ("auroc", "AUROC", BLUE, "o", "-"),
     ("sensitivity", "sensitivity", ORANGE, "^", "--"),

@@ -27,6 +27,8 @@ from chestxray.inference import Manifest, Prediction, render_heatmap, render_pre
 
 MAX_ERRORS = 12
 NOT_HAD = "–"
+HAVE_TABLES = {"group", "view"}
+"""Columns that have tables of their own."""
 
 
 def write_html(
@@ -40,9 +42,9 @@ def write_html(
 ) -> None:
     """Write the page of ``report`` and, if there is one, of ``stress``.
 
-    ``report`` is that of ``evaluate.report_of`` with ``shortcuts``, and ``comparison`` if two
-    bundles were compared; ``scored`` is what it was made of, ``manifest`` of the bundle. The files
-    of the worst errors are read again.
+    ``report`` is that of ``evaluate.report_of`` with ``evidence``, ``given_away``, ``shortcuts``,
+    and ``comparison`` if two bundles were compared; ``scored`` is what it was made of, ``manifest``
+    of the bundle. The files of the worst errors are read again.
     """
     html = _template().render(
         report=report,
@@ -52,6 +54,11 @@ def write_html(
         version=__version__,
         date=(now or datetime.now(UTC)).strftime("%d %B %Y"),
         figures=FIGURES,
+        columns={
+            column: values
+            for column, values in report["columns"].items()
+            if len(values) > 1 and column not in HAVE_TABLES
+        },
         plots=_drawn(report, stress),
         n_errors=len(_errors(scored)),
         errors=[_shown(*error, manifest) for error in _errors(scored)[:MAX_ERRORS]],
@@ -83,6 +90,7 @@ def _drawn(report: Mapping[str, Any], stress: Mapping[str, Any] | None) -> dict[
         "precision_recall": plots.precision_recall(report),
         "reliability": plots.reliability(report),
         "histograms": plots.histograms(report),
+        "decision_curve": plots.decision_curve(report),
     }
     if stress is not None:
         svgs["stress"] = plots.stress_curves(stress)
@@ -125,8 +133,10 @@ def _interval(figure: Figure) -> str:
     """0.912 (0.880–0.941), which may wrap only before the interval."""
     if figure["value"] is None:
         return NOT_HAD
-    interval = f"({figure['ci_low']:.3f}–{figure['ci_high']:.3f})"
-    return Markup('{:.3f} <span class="ci">{}</span>').format(figure["value"], interval)
+    value, low, high = (
+        f"{figure[end]:.3f}".replace("-", "−") for end in ("value", "ci_low", "ci_high")
+    )
+    return Markup('{} <span class="ci">({}–{})</span>').format(value, low, high)
 
 
 def _signed(figure: Figure) -> str:

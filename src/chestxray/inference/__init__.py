@@ -15,10 +15,17 @@ from chestxray.inference.bundle import (
 )
 from chestxray.inference.network import NetworkAnswers, OnnxNetwork
 from chestxray.inference.predictor import InputCheckResult, Prediction, Predictor
-from chestxray.inference.rendering import render_colour_bar, render_heatmap, render_preview
+from chestxray.inference.rendering import (
+    NOT_VALIDATED,
+    enlarge,
+    render_colour_bar,
+    render_heatmap,
+    render_preview,
+)
 
 __all__ = [
     "BUNDLED",
+    "NOT_VALIDATED",
     "Bundle",
     "Finding",
     "InputCheckResult",
@@ -28,6 +35,7 @@ __all__ = [
     "Population",
     "Prediction",
     "Predictor",
+    "enlarge",
     "read_bundle",
     "render_colour_bar",
     "render_heatmap",

@@ -125,11 +125,44 @@ class Preprocessing(_Facts):
         return max(448, 2 * side_px)
 
 
+class EvidenceValidation(_Facts):
+    """How the evidence compares with boxes that readers drew around the finding.
+
+    ``n`` radiographs of ``dataset`` have boxes. ``pointing`` is the share of them whose peak of
+    evidence lies in a box; one point, the same for all, chosen to hit the most, would reach
+    ``best_fixed_point``. ``auprc`` is the area under the precision-recall curve over pixels, and
+    ``chance`` the share of pixels within boxes, which is what evidence at random would reach.
+    """
+
+    dataset: str = Field(min_length=1)
+    n: int = Field(ge=1)
+    pointing: Probability
+    best_fixed_point: Probability
+    auprc: Probability
+    chance: Probability
+
+
 class Evidence(_Facts):
-    """``shape`` of the evidence in cells; evidence at ``scale`` is drawn at full colour."""
+    """``shape`` of the evidence in cells; evidence at ``scale`` is drawn at full colour.
+
+    Only where it is ``validated`` has a heatmap been shown to point at the finding: to beat, in
+    ``validation``, the best fixed point. A manifest that does not say so is of one that has not.
+    """
 
     shape: tuple[int, int]
     scale: float = Field(gt=0)
+    validated: bool = False
+    validation: EvidenceValidation | None = None
+
+    @model_validator(mode="after")
+    def _validated_by_figures(self) -> Evidence:
+        if not self.validated:
+            return self
+        if self.validation is None:
+            raise ValueError("validated evidence needs the figures of its validation")
+        if self.validation.pointing <= self.validation.best_fixed_point:
+            raise ValueError("validated evidence must point better than the best fixed point")
+        return self
 
 
 class Calibration(_Facts):

@@ -17,6 +17,9 @@ from chestxray.imaging import resize
 LEVELS = 64
 """Colours of the heatmap: steps too fine to see, and a third of the bytes of 256."""
 
+NOT_VALIDATED = "the heatmap is not validated: nothing shows that it points at the finding"
+"""What a reader must know of a heatmap whose bundle's ``evidence`` is not ``validated``."""
+
 MAX_ALPHA = 200
 """Of 255: the radiograph stays visible under the strongest evidence."""
 
@@ -48,12 +51,17 @@ def render_heatmap(evidence: NDArray[np.float32], scale: float, side_px: int = 2
     would put them.
     """
     strength = np.clip(np.asarray(evidence, np.float32) / np.float32(scale), 0, 1)
-    smooth = Image.fromarray(strength).resize((side_px, side_px), Image.Resampling.BICUBIC)
     # Bicubic overshoots a little beside steep edges.
-    level = np.clip(np.asarray(smooth), 0, 1) * np.float32(LEVELS - 1)
+    level = np.clip(enlarge(strength, side_px), 0, 1) * np.float32(LEVELS - 1)
     image = Image.fromarray((level + np.float32(0.5)).astype(np.uint8))
     image.putpalette(PALETTE)
     return _png(image, transparency=ALPHA)
+
+
+def enlarge(evidence: NDArray[np.float32], side_px: int) -> NDArray[np.float32]:
+    """Cells (h, w) → (side_px, side_px), between them as a heatmap is drawn: Pillow's BICUBIC."""
+    cells = Image.fromarray(np.asarray(evidence, np.float32))
+    return np.asarray(cells.resize((side_px, side_px), Image.Resampling.BICUBIC))
 
 
 def render_colour_bar() -> bytes:

@@ -20,49 +20,58 @@ RULE_IN_SPECIFICITY = 0.99
 BALANCED_SENSITIVITY = 0.97
 
 
-def fit_calibration(logits: Floats, truth: Bools, fitted_on: str) -> Calibration:
+def fit_calibration(
+    logits: Floats, truth: Bools, fitted_on: str, weights: Floats | None = None
+) -> Calibration:
     """Fit probability = sigmoid(logit / temperature + bias) by maximum likelihood.
 
-    ``logits`` (N,), ``truth`` (N,) bool. Platt's smoothed targets (1999; Newton's method after
-    Lin, Lin, Weng 2007) keep the fit finite when a threshold separates the truths without error.
+    ``logits`` (N,), ``truth`` (N,) bool; ``weights`` (N,), how often each counts, with mean 1.
+    Platt's smoothed targets (1999; Newton's method after Lin, Lin, Weng 2007) keep the fit finite
+    when a threshold separates the truths without error.
     """
-    n_positive, n_negative = int(truth.sum()), int((~truth).sum())
+    counts = np.ones(len(logits)) if weights is None else weights
+    n_positive, n_negative = float(counts[truth].sum()), float(counts[~truth].sum())
     # Newton's method starts where no probability is saturated, or it would not move.
     spread = float(np.sqrt(np.mean(np.square(logits, dtype=float)))) or 1.0
     target = np.where(truth, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
     design = np.stack([logits / spread, np.ones(len(logits))], axis=1).astype(float)
-    weights = np.array([1.0, 0.0])
+    line = np.array([1.0, 0.0])  # slope and intercept
 
     def loss(w: Floats) -> float:
         z = design @ w
-        return float(np.mean(np.logaddexp(0, z) - target * z))
+        return float(np.mean(counts * (np.logaddexp(0, z) - target * z)))
 
     for _ in range(100):
-        p = sigmoid(design @ weights)
-        gradient = design.T @ (p - target)
+        p = sigmoid(design @ line)
+        gradient = design.T @ (counts * (p - target))
         if np.abs(gradient).max() < 1e-9 * len(logits):
             break
-        hessian = (design * (p * (1 - p))[:, None]).T @ design + 1e-9 * np.eye(2)
+        hessian = (design * (counts * p * (1 - p))[:, None]).T @ design + 1e-9 * np.eye(2)
         step = np.linalg.solve(hessian, gradient)
         size = 1.0
-        while loss(weights - size * step) > loss(weights) and size > 1e-6:
+        while loss(line - size * step) > loss(line) and size > 1e-6:
             size /= 2
-        weights = weights - size * step
+        line = line - size * step
     # Truths that contradict the logits must not turn them round.
-    slope = max(float(weights[0]), 1e-3) / spread
+    slope = max(float(line[0]), 1e-3) / spread
     return Calibration(
         temperature=1 / slope,
-        bias=float(weights[1]),
+        bias=float(line[1]),
         fitted_on=fitted_on,
         n=len(logits),
-        prevalence=n_positive / len(logits),
+        prevalence=n_positive / (n_positive + n_negative),
     )
 
 
 def fit_operating_points(
-    logits: Floats, truth: Bools, calibration: Calibration, n_independent: int
+    logits: Floats,
+    truth: Bools,
+    calibration: Calibration,
+    n_independent: int,
+    weights: Floats | None = None,
 ) -> dict[str, OperatingPoint]:
-    """The three operating points on calibrated probabilities of (N,) ``logits``.
+    """The three operating points on calibrated probabilities of (N,) ``logits``, each of which
+    counts as often as ``weights`` (N,) say.
 
     ``n_independent`` is the number of different radiographs among the N (corrupted copies of one
     are not independent); it decides how far ``balanced`` may go up.
@@ -75,10 +84,10 @@ def fit_operating_points(
     a missed finding is the worse error.
     """
     probability = sigmoid(calibrated_logit(logits, calibration))
+    weights = np.ones(len(logits)) if weights is None else weights
     thresholds = np.unique(probability)  # ascending; label is positive from the threshold up
-    positives, negatives = np.sort(probability[truth]), np.sort(probability[~truth])
-    sensitivity = 1 - np.searchsorted(positives, thresholds) / len(positives)
-    specificity = np.searchsorted(negatives, thresholds) / len(negatives)
+    sensitivity = 1 - _share_below(thresholds, probability[truth], weights[truth])
+    specificity = _share_below(thresholds, probability[~truth], weights[~truth])
 
     screening = thresholds[sensitivity >= SCREENING_SENSITIVITY].max()
     specific = thresholds[specificity >= RULE_IN_SPECIFICITY]
@@ -88,8 +97,11 @@ def fit_operating_points(
     best = int(youden.argmax())
     share = n_independent / len(logits)
     variance = sum(
-        rate * (1 - rate) / (share * n)
-        for rate, n in ((sensitivity[best], len(positives)), (specificity[best], len(negatives)))
+        rate * (1 - rate) / (share * _effective_n(of_truth))
+        for rate, of_truth in (
+            (sensitivity[best], weights[truth]),
+            (specificity[best], weights[~truth]),
+        )
     )
     as_good = youden >= youden[best] - np.sqrt(variance)
     sensitive = sensitivity >= min(BALANCED_SENSITIVITY, sensitivity[best])
@@ -113,3 +125,16 @@ def fit_operating_points(
         name: OperatingPoint(threshold=float(threshold), rule=f"{rule}, on {calibration.fitted_on}")
         for name, (threshold, rule) in chosen.items()
     }
+
+
+def _share_below(thresholds: Floats, probability: Floats, weights: Floats) -> Floats:
+    """Which share of the weights has a probability below each threshold."""
+    order = np.argsort(probability)
+    below = np.concatenate([[0.0], np.cumsum(weights[order])])
+    share: Floats = below[np.searchsorted(probability[order], thresholds)] / below[-1]
+    return share
+
+
+def _effective_n(weights: Floats) -> float:
+    """How many radiographs of equal weight would tell as much (Kish 1965)."""
+    return float(weights.sum() ** 2 / (weights**2).sum())

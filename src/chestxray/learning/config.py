@@ -49,23 +49,60 @@ class Augmentation(_Section):
     """
 
     flip_p: Fraction = Field(0.5, description="left and right exchanged")
+    affine_p: Fraction = Field(0.9, description="rotated, scaled, sheared, shifted")
     rotate_deg: float = Field(10, ge=0, le=45, description="greatest rotation either way")
-    affine_p: Fraction = Field(0.9, description="rotated, shifted, scaled, sheared")
-    crop_p: Fraction = Field(0.7, description="cropped at random, then stretched")
-    crop_scale_min: float = Field(0.5, gt=0, le=1, description="least share of the area kept")
-    tone_p: Fraction = Field(0.9, description="brightness and contrast changed")
-    brightness: Fraction = Field(0.15, description="greatest shift, of the whole range")
-    contrast: Fraction = Field(0.4, description="greatest change of the factor, from 1")
-    gamma_p: Fraction = Field(0.5, description="gamma between 0.5 and 2")
-    sharpness_p: Fraction = Field(0.6, description="blurred, downscaled, sharpened or CLAHE")
-    noise_p: Fraction = Field(0.4, description="Gaussian noise")
-    jpeg_p: Fraction = Field(0.4, description="JPEG of quality 15 to 95")
-    bars_p: Fraction = Field(0.15, description="black bars at the sides")
-    marker_p: Fraction = Field(0.2, description="bright letters burned in near an edge")
-    swap_p: Fraction = Field(
-        0.3, description="what surrounds the lungs taken from another radiograph of any truth"
+    scale: float = Field(1.25, ge=1, le=3, description="greatest factor of size, either way")
+    aspect: float = Field(1.15, ge=1, le=2, description="greatest factor of the aspect ratio")
+    paste_p: Fraction = Field(
+        0.3,
+        description="the lungs put into the frame of a radiograph without the finding, where the "
+        "lungs of both are known",
     )
-    erase_p: Fraction = Field(0.4, description="one to four rectangles erased")
+    paste_lungs_only_p: Fraction = Field(
+        0.75, description="the same for pictures of `lungs_only` sources"
+    )
+    paste_levels: Fraction = Field(
+        0.7, description="greatest share of the way to the frame's grey level"
+    )
+    veil_p: Fraction = Field(
+        0.6,
+        description="pictures of `lungs_only` sources cut by the mask of one of the other truth",
+    )
+    swap_p: Fraction = Field(
+        0.1,
+        description="all but the middle taken from another radiograph, where the lungs were not",
+    )
+    borrow_tone_p: Fraction = Field(0.4, description="the histogram of another radiograph")
+    tone_p: Fraction = Field(0.7, description="brightness and contrast changed")
+    brightness: Fraction = Field(0.15, description="greatest shift, of the whole range")
+    contrast: float = Field(1.9, ge=1, le=4, description="greatest factor, either way")
+    gamma_p: Fraction = Field(0.4, description="gamma between 0.5 and 2")
+    blur_p: Fraction = Field(0.17, description="Gaussian blur")
+    sharpen_p: Fraction = Field(0.17, description="edges or local contrast enhanced")
+    resolution_p: Fraction = Field(0.1, description="pixels up to three times as large")
+    noise_p: Fraction = Field(0.3, description="Gaussian noise")
+    bars_p: Fraction = Field(0.15, description="bars at the sides")
+    marker_p: Fraction = Field(0.2, description="letters burned in near an edge")
+    redact_p: Fraction = Field(0.1, description="small boxes such as cover names")
+    erase_p: Fraction = Field(0.3, description="one to four rectangles erased")
+    jpeg_p: Fraction = Field(0.3, description="JPEG of quality 15 to 90")
+
+
+class EvidenceLoss(_Section):
+    """What the loss asks of the evidence beside the truth: weights, 0 leaves a part out."""
+
+    boxes: float = Field(
+        0.3, ge=0, description="of −log of the share of softmax(evidence) within boxes"
+    )
+    lungs: float = Field(
+        0.05,
+        ge=0,
+        description="the same for lungs, of positives that have no boxes",
+    )
+    outside: float = Field(
+        0.05, ge=0, description="of the mean square of positive evidence outside of lungs"
+    )
+    flat: float = Field(0.01, ge=0, description="of the variance of the evidence of negatives")
 
 
 def _shipped_finding() -> Finding:
@@ -81,6 +118,9 @@ class TrainConfig(_Section):
     )
     seed: int = Field(0, description="of the split, the order, the augmentation and the weights")
     heldout: float = Field(0.15, gt=0, lt=1, description="share of the subjects held out")
+    heldout_of: dict[str, Fraction] = Field(
+        {}, description="other shares of some sources; 1 for one that only judges"
+    )
     side_px: int = Field(224, ge=32, le=1024, description="size that images are kept and served at")
     mean: float = Field(0.449, description="subtracted from pixels in [0, 1]")
     std: float = Field(0.226, gt=0, description="divides what is left")
@@ -103,10 +143,23 @@ class TrainConfig(_Section):
     warmup_epochs: float = Field(1.0, ge=0, description="linear; then a cosine to zero")
     ema_decay: float = Field(0.998, ge=0, lt=1, description="of the mean of the weights, a step")
     label_smoothing: float = Field(0.05, ge=0, lt=1, description="taken from the target")
-    sampling: Literal["plain", "groups"] = Field(
-        "plain", description="`groups`: as many images of each group in an epoch"
+    sampling: Literal["plain", "strata"] = Field(
+        "plain",
+        description="`strata`: both truths as often; of each, sources by `shares`; of each, groups "
+        "or else views as often as one another",
     )
-    mixup_alpha: float = Field(0.0, ge=0, description="of the beta distribution; 0 is off")
+    strata_alike: float = Field(
+        0.0,
+        ge=0,
+        description="weight in the loss of the squared distance of a stratum's mean logit from "
+        "that of its truth's strata",
+    )
+    shares: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        {}, description="how often a source is drawn relative to others; unset, 1"
+    )
+    lungs_only: tuple[str, ...] = Field(
+        (), description="sources whose pictures are black but for the lungs; they never judge"
+    )
     teacher: tuple[str, ...] = Field(
         (), description="folders of bundles that teach, from the current directory"
     )
@@ -122,10 +175,11 @@ class TrainConfig(_Section):
     threads: int = Field(
         2, ge=1, description="cores that compute, in each process; results depend on it"
     )
-    workers: int = Field(
-        1, ge=0, description="processes that augment, for each that trains; results do not"
+    box_findings: tuple[str, ...] = Field(
+        (), description="the words of `boxes.csv` whose boxes mark the finding; unset, all"
     )
     augmentation: Augmentation = Field(Augmentation(), description="see below")
+    evidence: EvidenceLoss = Field(EvidenceLoss(), description="see below")
     finding: Finding = Field(
         default_factory=_shipped_finding,
         description="what the bundle asks of a radiograph; unset, what the shipped one does",

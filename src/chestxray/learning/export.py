@@ -13,6 +13,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -24,14 +25,17 @@ from numpy.typing import NDArray
 
 from chestxray import imaging
 from chestxray.dataset import Sample
+from chestxray.dataset.boxes import Box
 from chestxray.errors import ConfigError, ParityError
-from chestxray.evaluation.evaluate import points_of, report_of, score_samples
+from chestxray.evaluation.evaluate import Scored, points_of, report_of, score_samples
+from chestxray.evaluation.evidence import against_boxes, box_map
 from chestxray.imaging.synthetic import synthetic_radiograph
 from chestxray.inference import NetworkAnswers, OnnxNetwork, Predictor, write_bundle
 from chestxray.inference.bundle import (
     FORMAT,
     Calibration,
     Evidence,
+    EvidenceValidation,
     Manifest,
     OperatingPoint,
     Preprocessing,
@@ -44,9 +48,20 @@ from chestxray.inference.probability import calibrated_logit, sigmoid
 from chestxray.learning.augmentation import Augmenter
 from chestxray.learning.calibration import fit_calibration, fit_operating_points
 from chestxray.learning.config import TrainConfig
+from chestxray.learning.draws import Draws
 from chestxray.learning.graph import quantise, to_onnx
 from chestxray.learning.initialise import WEIGHTS_FILE
-from chestxray.learning.inputs import data_sha256, decode, targets_of, to_pixels
+from chestxray.learning.inputs import (
+    data_sha256,
+    decode,
+    inputs_of,
+    targets_of,
+    to_grey_levels,
+    to_pixels,
+)
+from chestxray.learning.networks import Network
+from chestxray.learning.pictures import Levels, bare_pictures
+from chestxray.learning.sampling import weights_of
 from chestxray.learning.training import Progress, Run, no_progress
 
 Precision = Literal["int8", "fp32"]
@@ -61,6 +76,7 @@ INT8_SAME_LABELS = 0.99
 CORRUPTED_COPIES = 4
 N_QUANTISATION_INPUTS = 256
 N_REFERENCE_ANSWERS = 4
+N_REFERENCE_PICTURES = 512
 
 
 def export(
@@ -70,10 +86,12 @@ def export(
     precision: Precision = "int8",
     external: Mapping[str, list[Sample]] | None = None,
     reports: Sequence[Path] = (),
+    boxes: Mapping[str, Sequence[Box]] | None = None,
     progress: Progress = no_progress,
 ) -> Manifest:
     """Write the bundle of ``run`` into ``out`` and return its manifest.
 
+    ``boxes``, by ``Sample.path``, judge the evidence of the held-out radiographs that have any.
     ``external`` are data sets of other hospitals by name: int8 must agree with fp32 on them too,
     and their figures go into the manifest, as do those in ``reports`` (``report.json`` files).
 
@@ -89,19 +107,24 @@ def export(
         progress(f"export: {step}", steps.index(step), len(steps))
 
     begin("decode")
-    heldout = decode(split.heldout, config)
-    train = decode(split.train, config)
-    truth = np.tile(targets_of(split.heldout) > 0.5, 1 + CORRUPTED_COPIES)
+    learned, judging = (
+        [sample for sample in side if sample.source not in config.lungs_only]
+        for side in (split.train, split.heldout)
+    )
+    heldout = decode(judging, config)
+    train = decode(learned, config)
+    truth = np.tile(targets_of(judging) > 0.5, 1 + CORRUPTED_COPIES)
 
     begin("graph")
-    fp32 = to_onnx(run.network, config.side_px)
+    negatives = train[targets_of(learned) < 0.5]
+    fp32 = to_onnx(relative_to(negatives, run.network, config), config.side_px)
     model = fp32
     if precision == "int8":
         model = quantise(fp32, _quantisation_inputs(train, config))
 
     begin("parity")
     network = OnnxNetwork(model, threads=config.threads)
-    clean = network(inputs_of(heldout, config))
+    clean = network(inputs_of(heldout, config, config.side_px))
     copies = [network(corrupted(heldout, config, copy)) for copy in range(CORRUPTED_COPIES)]
     logits = np.concatenate([clean.logit, *(copy.logit for copy in copies)])
 
@@ -109,8 +132,10 @@ def export(
     fitted_on = (
         f"held-out subjects, each radiograph once clean and {CORRUPTED_COPIES} times corrupted"
     )
-    calibration = fit_calibration(logits, truth, fitted_on).model_copy(update={"n": len(heldout)})
-    points = fit_operating_points(logits, truth, calibration, n_independent=len(heldout))
+    weights = np.tile(weights_of(judging, config), 1 + CORRUPTED_COPIES)
+    calibration = fit_calibration(logits, truth, fitted_on, weights)
+    calibration = calibration.model_copy(update={"n": len(heldout)})
+    points = fit_operating_points(logits, truth, calibration, len(heldout), weights)
 
     parity = check_parity(
         run, fp32, model, precision, heldout, calibration, points["balanced"], external
@@ -120,7 +145,7 @@ def export(
     check = fit_input_check(
         np.concatenate(
             [
-                network(inputs_of(train, config)).features,
+                network(inputs_of(train, config, config.side_px)).features,
                 network(corrupted(train, config, 0)).features,
             ]
         ),
@@ -140,9 +165,7 @@ def export(
             mean=config.mean,
             std=config.std,
         ),
-        evidence=Evidence(
-            shape=clean.evidence.shape[1:], scale=_evidence_scale(clean, split.heldout)
-        ),
+        evidence=Evidence(shape=clean.evidence.shape[1:], scale=_evidence_scale(clean, judging)),
         calibration=calibration,
         operating_points=points,
         default_operating_point="balanced",
@@ -157,38 +180,35 @@ def export(
     begin("evaluate")
     write_bundle(out, manifest, model)
     predictor = Predictor.load(out)
-    judged = {("training data", "held-out subjects"): split.heldout}
+    judged = {("training data", "held-out subjects"): judging}
     judged |= {(name, "all"): samples for name, samples in external.items()}
-    measured = [
-        report_of(predictor, score_samples(predictor, samples, threads=config.threads), *named)
+    scored = {
+        named: score_samples(predictor, samples, threads=config.threads)
         for named, samples in judged.items()
-    ]
+    }
+    measured = [report_of(predictor, scored[named], *named) for named in judged]
     metrics = [*map(metrics_entry, measured), *quoted]
-    manifest = manifest.model_copy(update={"metrics": metrics})
+    evidence = _validated(manifest.evidence, next(iter(scored.values())), boxes or {})
+    manifest = manifest.model_copy(update={"metrics": metrics, "evidence": evidence})
     write_bundle(out, manifest, model)
     progress("export: done", len(steps), len(steps))
     return manifest
 
 
-def inputs_of(images: NDArray[np.uint8], config: TrainConfig) -> NDArray[np.float32]:
-    """Images (N, H, W) → inputs (N, 1, S, S), as serving makes them."""
-    return np.stack(
-        [
-            imaging.to_input(
-                to_pixels(image), side_px=config.side_px, mean=config.mean, std=config.std
-            )
-            for image in images
-        ]
-    )
-
-
-def corrupted(images: NDArray[np.uint8], config: TrainConfig, copy: int) -> NDArray[np.float32]:
-    """Inputs of the images under the training's augmentation; ``copy`` numbers the draws."""
-    augment = Augmenter(config.augmentation, config.side_px)
-    # Epochs beyond those of the run: draws that no training image got.
-    epoch = config.epochs + copy
-    changed = [augment(image, config.seed, epoch, index) for index, image in enumerate(images)]
-    return inputs_of(np.stack(changed), config)
+def corrupted(levels: Levels, config: TrainConfig, copy: int) -> NDArray[np.float32]:
+    """Inputs of pictures (N, H, W) under the training's augmentation, each in its own frame;
+    ``copy`` numbers the draws."""
+    own_frame = dict.fromkeys(("paste_p", "paste_lungs_only_p", "swap_p"), 0.0)
+    changes = config.augmentation.model_copy(update=own_frame)
+    augment = Augmenter(bare_pictures(levels), changes)
+    made = []
+    for number, start in enumerate(range(0, len(levels), 64)):
+        indices = torch.arange(start, min(start + 64, len(levels)))
+        # Epochs beyond those of the run: draws that no training image got.
+        key = (config.seed, config.epochs + copy, number)
+        draws = Draws(key, len(indices), indices.device)
+        made.append(to_grey_levels(augment(indices, draws, config.side_px).pixels[:, 0].numpy()))
+    return inputs_of(np.concatenate(made), config, config.side_px)
 
 
 def check_parity(
@@ -212,7 +232,7 @@ def check_parity(
     inputs = np.concatenate(
         [
             corrupted(heldout, config, 0),
-            *(inputs_of(decode(s, config), config) for s in external.values()),
+            *(inputs_of(decode(s, config), config, config.side_px) for s in external.values()),
         ]
     )
     with torch.inference_mode():
@@ -253,7 +273,10 @@ def _quantisation_inputs(train: NDArray[np.uint8], config: TrainConfig) -> NDArr
     order = np.random.default_rng(config.seed).permutation(len(train))[:N_QUANTISATION_INPUTS]
     half = len(order) // 2
     return np.concatenate(
-        [inputs_of(train[order[half:]], config), corrupted(train[order[:half]], config, 0)]
+        [
+            inputs_of(train[order[half:]], config, config.side_px),
+            corrupted(train[order[:half]], config, 0),
+        ]
     )
 
 
@@ -261,6 +284,36 @@ def _evidence_scale(clean: NetworkAnswers, heldout: list[Sample]) -> float:
     """The strongest cell of a typical positive: the 75th percentile over held-out ones."""
     strongest = clean.evidence.max(axis=(1, 2))[targets_of(heldout) > 0.5]
     return max(float(np.percentile(strongest, 75)), 1e-6)
+
+
+def relative_to(negatives: Levels, network: Network, config: TrainConfig) -> Network:
+    """A copy of ``network`` whose evidence is relative to the mean of pictures (N, H, W) without
+    the finding: what all pictures share says nothing of one."""
+    order = np.random.default_rng(config.seed).permutation(len(negatives))[:N_REFERENCE_PICTURES]
+    inputs = torch.from_numpy(inputs_of(negatives[order], config, config.side_px))
+    relative = deepcopy(network).cpu().eval()
+    with torch.inference_mode():
+        evidence = torch.cat([relative(batch).evidence for batch in torch.split(inputs, 64)])
+    relative.refer_to(evidence.mean(0).clone())
+    return relative
+
+
+def _validated(
+    evidence: Evidence, scored: Sequence[Scored], boxes: Mapping[str, Sequence[Box]]
+) -> Evidence:
+    """With what boxes say of the evidence; validated, if it beats one fixed point for everybody."""
+    boxed = [s for s in scored if s.prediction and s.sample.positive and boxes.get(s.sample.path)]
+    if not boxed:
+        return evidence
+    inside = np.stack([box_map(boxes[s.sample.path], *(s.size_px or (1, 1))) for s in boxed])
+    maps = [s.prediction.evidence for s in boxed if s.prediction]
+    judged = against_boxes(maps, inside, [s.sample.subject for s in boxed])
+    figures = {
+        name: judged[name]["value"] for name in ("pointing", "best_fixed_point", "auprc", "chance")
+    }
+    validation = EvidenceValidation(dataset="held-out subjects", n=len(boxed), **figures)
+    better = validation.pointing > validation.best_fixed_point
+    return evidence.model_copy(update={"validated": better, "validation": validation})
 
 
 def _uncertainty(
@@ -296,7 +349,7 @@ def _training_facts(run: Run) -> dict[str, Any]:
         "n_heldout": len(run.split.heldout),
         "n_subjects_train": len({s.subject for s in run.split.train}),
         "n_subjects_heldout": len({s.subject for s in run.split.heldout}),
-        "versions": {name: version(name) for name in ("torch", "albumentations", "onnxruntime")}
+        "versions": {name: version(name) for name in ("torch", "onnxruntime")}
         | {"python": platform.python_version()},
         "commit": _commit(),
         "wall_s": round(sum(row["wall_s"] for row in run.history)),

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from chestxray.dataset import Sample, inseparable, read_dataset
+from chestxray.dataset import Sample, dataset_name, inseparable, read_dataset
 from chestxray.errors import ConfigError, EmptyDatasetError
 from chestxray.evaluation.evaluate import score_samples
 from chestxray.inference import Manifest, Predictor, read_bundle, write_bundle
@@ -38,17 +38,18 @@ class Recalibration:
 
 
 def recalibrate(
-    data: Path,
+    data: Path | Sequence[Path],
     bundle: Path,
     out: Path,
     *,
     threads: int,
     progress: Callable[[str, int, int], None] = lambda *_: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Recalibration:
-    """Update calibration and operating points to the folder ``data`` and write the bundle ``out``.
+    """Update calibration and operating points to the data set and write the bundle ``out``.
 
     Unreadable files are left out; radiographs that the input check refuses are used, since the
-    folder's owner says that they are radiographs.
+    data's owner says that they are radiographs.
 
     Raises:
         EmptyDatasetError: no readable radiographs of one of the truths.
@@ -58,7 +59,7 @@ def recalibrate(
     if out.resolve() == bundle.resolve():
         raise ConfigError(f"{out} is the bundle to be calibrated: choose another folder")
     predictor = Predictor.load(bundle)
-    samples = read_dataset(data, predictor.manifest.finding.labels)
+    samples = read_dataset(data, predictor.manifest.finding.labels, say=say)
     scored = score_samples(
         predictor,
         samples,
@@ -73,7 +74,7 @@ def recalibrate(
     together = _cluster_of([sample for sample, _ in read])
 
     old = predictor.manifest
-    site = data.resolve().name
+    site = dataset_name(data)
     name, threshold = predictor.operating_point()
     curve = learning_curve(old.calibration, threshold, name, logits, truth, together)
     pays = better_from(curve)

@@ -19,6 +19,7 @@ from chestxray.dataset import Sample, split_folds
 from chestxray.evaluation.metrics import FIGURES
 from chestxray.learning.config import TrainConfig
 from chestxray.learning.export import export
+from chestxray.learning.inputs import NOWHERE, Where
 from chestxray.learning.processes import ALONE, Processes
 from chestxray.learning.training import Progress, Run, no_progress, train
 
@@ -34,6 +35,7 @@ def cross_validate(
     *,
     init: Path | None = None,
     external: External | None = None,
+    where: Where = NOWHERE,
     processes: Processes = ALONE,
     progress: Progress = no_progress,
     say: Say = print,
@@ -52,6 +54,7 @@ def cross_validate(
             folder,
             init=init,
             split=split,
+            where=where,
             processes=processes,
             progress=progress,
             say=say,
@@ -64,7 +67,7 @@ def cross_validate(
             say(f"fold {number + 1} of {n_folds}")
         run = fold(number)
         if processes.first:
-            runs.append({"fold": number + 1} | _judged(run, external, progress))
+            runs.append({"fold": number + 1} | _judged(run, external, where, progress))
     return _written(config, {"folds": runs}, out / "cross_validation.json", processes)
 
 
@@ -76,6 +79,7 @@ def repeat(
     *,
     init: Path | None = None,
     external: External | None = None,
+    where: Where = NOWHERE,
     processes: Processes = ALONE,
     progress: Progress = no_progress,
     say: Say = print,
@@ -94,18 +98,23 @@ def repeat(
             samples,
             out / f"seed-{seed}",
             init=init,
+            where=where,
             processes=processes,
             progress=progress,
             say=say,
         )
         if processes.first:
-            runs.append({"seed": seed} | _judged(run, external, progress))
+            runs.append({"seed": seed} | _judged(run, external, where, progress))
     return _written(config, {"seeds": runs}, out / "seeds.json", processes)
 
 
-def _judged(run: Run, external: External | None, progress: Progress) -> dict[str, Any]:
+def _judged(
+    run: Run, external: External | None, where: Where, progress: Progress
+) -> dict[str, Any]:
     """Export a run; its figures at the default operating point, by data set."""
-    manifest = export(run, run.folder / "bundle", external=external, progress=progress)
+    manifest = export(
+        run, run.folder / "bundle", external=external, boxes=where.boxes, progress=progress
+    )
     held, *others = [
         {"n": entry["n"], "n_subjects": entry["n_subjects"]}
         | entry["operating_points"][manifest.default_operating_point]

@@ -2,8 +2,7 @@
 
 Beyer et al. 2022, "Knowledge distillation: a good teacher is patient and consistent", arXiv
 2106.05237: a teacher is shown the very picture that the network is shown, augmented as it is, so it
-answers anew in every epoch. It is asked in the processes that augment, through the same
-``Predictor`` that serves.
+answers anew in every epoch. It is asked through the same ``Predictor`` that serves.
 
 Does not: judge held-out radiographs, or write (``training`` writes down which teachers it had).
 """
@@ -13,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 from chestxray.dataset import Sample, Split, check_disjoint
 from chestxray.errors import ConfigError, LeakError
@@ -22,7 +21,7 @@ from chestxray.evaluation.comparison import check_finding
 from chestxray.evaluation.heldout import heldout_samples
 from chestxray.imaging import Radiograph
 from chestxray.inference import Bundle, Finding, Manifest, Predictor, read_bundle
-from chestxray.learning.inputs import data_sha256, to_pixels
+from chestxray.learning.inputs import data_sha256
 
 
 class Teachers:
@@ -30,7 +29,7 @@ class Teachers:
 
     def __init__(self, bundles: Sequence[Bundle]) -> None:
         self._bundles = bundles
-        self._predictors: list[Predictor] = []
+        self._predictors = [Predictor.of(bundle) for bundle in bundles]
 
     @property
     def sha256s(self) -> tuple[str, ...]:
@@ -41,14 +40,14 @@ class Teachers:
     def manifests(self) -> list[Manifest]:
         return [bundle.manifest for bundle in self._bundles]
 
-    def probability(self, image: NDArray[np.uint8]) -> float:
-        """The mean of the teachers' calibrated probabilities for grey levels (H, W)."""
-        if not self._predictors:
-            # Here and not before: an ONNX session does not survive into a worker.
-            self._predictors = [Predictor.of(bundle) for bundle in self._bundles]
-        height_px, width_px = image.shape
-        radiograph = Radiograph(to_pixels(image), "PNG", width_px, height_px)
-        return float(np.mean([p.predict([radiograph])[0].probability for p in self._predictors]))
+    def probability(self, pixels: Tensor) -> Tensor:
+        """The mean of the teachers' calibrated probabilities for pixels (B, 1, S, S), (B,)."""
+        pictures = [
+            Radiograph(picture, "PNG", picture.shape[1], picture.shape[0])
+            for picture in pixels[:, 0].cpu().numpy()
+        ]
+        said = [[p.probability for p in teacher.predict(pictures)] for teacher in self._predictors]
+        return torch.tensor(said, dtype=torch.float32, device=pixels.device).mean(0)
 
 
 def read_teachers(folders: Sequence[str], finding: Finding) -> Teachers:
@@ -61,7 +60,6 @@ def read_teachers(folders: Sequence[str], finding: Finding) -> Teachers:
     bundles = [read_bundle(Path(folder)) for folder in folders]
     for bundle in bundles:
         check_finding(bundle.manifest, finding)
-        Predictor.of(bundle)
     return Teachers(bundles)
 
 

@@ -175,6 +175,10 @@ class Route(_Section):
         "refuse",
         description="`refuse` or `warn`: a modality, body part or view that it does not know",
     )
+    unvalidated_heatmaps: bool = Field(
+        False,
+        description="also give overlays of heatmaps that are not validated, marked as such",
+    )
 
     @model_validator(mode="after")
     def _bundles_are_named_once(self) -> Route:

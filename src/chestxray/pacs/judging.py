@@ -17,7 +17,7 @@ from chestxray.assessment import Assessor, Choices, Registry, assess
 from chestxray.errors import ChestXrayError, NodeError
 from chestxray.imaging import Limits
 from chestxray.imaging.dicom import open_data_set, read_data_set, text
-from chestxray.inference import Bundle
+from chestxray.inference import Bundle, Predictor
 from chestxray.pacs.config import NodeConfig, Route
 from chestxray.pacs.overlay import make_overlay
 from chestxray.pacs.processes import begin_child, log_unexpected
@@ -84,9 +84,16 @@ def _answer(ds: Dataset, route: Route, registry: Registry, limits: Limits) -> An
     if len(errors) == len(assessments):
         raise errors[0]
     overlays = [
-        make_overlay(ds, assessment) for assessment in assessments if assessment.error is None
+        make_overlay(ds, assessment)
+        for assessment in assessments
+        if assessment.error is None and _is_overlaid(assessment.assessor.predictor, route)
     ]
-    return Answer([*overlays, make_report(ds, assessments)], route.destination)
+    report = make_report(ds, assessments, unvalidated_heatmaps=route.unvalidated_heatmaps)
+    return Answer([*overlays, report], route.destination)
+
+
+def _is_overlaid(predictor: Predictor, route: Route) -> bool:
+    return predictor.manifest.evidence.validated or route.unvalidated_heatmaps
 
 
 def run_judge(name: str, config: NodeConfig, bundles: Mapping[str, Bundle], keep_s: float) -> None:

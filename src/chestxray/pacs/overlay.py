@@ -1,7 +1,8 @@
 """The heatmap over the radiograph as a picture for any viewer: a Secondary Capture (PS3.3 A.8.1).
 
 The radiograph is shown as the model judged it, and nothing is written on it: what is said stands
-in bars above and below.
+in bars above and below. A heatmap whose bundle does not say that it is validated is marked there,
+and in the name of its series.
 
 Does not: keep the source's pixel spacing. The picture is not for measuring.
 """
@@ -20,7 +21,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from chestxray import __version__
 from chestxray.assessment import Assessment
 from chestxray.imaging import Radiograph
-from chestxray.inference import Prediction, Predictor
+from chestxray.inference import NOT_VALIDATED, Prediction, Predictor
 from chestxray.inference.rendering import ALPHA, LEVELS, PALETTE
 from chestxray.pacs.identity import (
     MANUFACTURER,
@@ -38,6 +39,8 @@ MIN_SIDE_PX, MAX_SIDE_PX = 512, 768
 
 TEXT_SIZE = 36
 """The longest side divided by the height of the letters."""
+
+HEATMAP_NOT_VALIDATED = "HEATMAP NOT VALIDATED"
 
 WHITE, YELLOW = (255, 255, 255), (255, 214, 0)
 
@@ -61,6 +64,7 @@ def make_overlay(source: Dataset, assessment: Assessment) -> Dataset:
         DamagedFileError: the source lacks a UID that the overlay must refer to.
     """
     of, predictor = source_identity(source), assessment.assessor.predictor
+    validated = predictor.manifest.evidence.validated
     _, prediction = assessment.answer
     finding = ascii_text(predictor.manifest.finding.code.meaning)
     ds = begin_answer("overlay", SecondaryCaptureImageStorage, source, author_of([predictor]))
@@ -68,12 +72,14 @@ def make_overlay(source: Dataset, assessment: Assessment) -> Dataset:
     ds.Modality = "OT"
     ds.ConversionType = "WSD"
     ds.BodyPartExamined = "CHEST"
-    ds.SeriesDescription = f"AI heatmap, {finding[:26]} - {NOT_FOR_DIAGNOSTIC_USE.lower()}"
+    named = f"{'AI heatmap' if validated else 'Unvalidated AI heatmap'}, {finding}"[:39]
+    ds.SeriesDescription = f"{named} - {NOT_FOR_DIAGNOSTIC_USE.lower()}"
     ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.DerivationDescription = (
         f"{NOT_FOR_DIAGNOSTIC_USE}. Evidence for {finding}, found by {MANUFACTURER} {__version__} "
         f"(bundle {predictor.bundle_sha256}), laid in colours over the radiograph, which is "
         f"upright, windowed and resized{', and its negative' if prediction.inverted else ''}."
+        f"{'' if validated else f' {NOT_VALIDATED.capitalize()}.'}"
     )
     ds.DerivationCodeSequence = [_code(codes.DCM.SpatialResampling)]
     image = Dataset()
@@ -110,20 +116,21 @@ def draw_overlay(assessment: Assessment) -> Image.Image:
     rows, columns = radiograph.pixels.shape
     side_px = min(max(rows, columns, MIN_SIDE_PX), MAX_SIDE_PX)
     line_px = round(1.4 * side_px / TEXT_SIZE)
-    above = _written(NOT_FOR_DIAGNOSTIC_USE, side_px)
+    above = [_written(line, side_px) for line in _cautions(predictor)]
     below = [_written(line, side_px) for line in _lines(prediction, predictor)]
-    bars_px = line_px * (1 + len(below))
+    bars_px = line_px * (len(above) + len(below))
     scale = min(side_px / columns, (side_px - bars_px) / rows)
     size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
 
-    width_px = max(size[0], above.width, *(words.width for words in below))
+    width_px = max(size[0], *(words.width for words in (*above, *below)))
     canvas = Image.new("RGB", (width_px, size[1] + bars_px))
-    corner = ((width_px - size[0]) // 2, line_px)
+    corner = ((width_px - size[0]) // 2, line_px * len(above))
     canvas.paste(_grey(radiograph, size, negative=prediction.inverted), corner)
     heatmap, alpha = _heatmap(prediction, predictor.manifest.evidence.scale, size)
     canvas.paste(heatmap, corner, alpha)
-    canvas.paste(YELLOW, (0, 0), above)
-    for number, words in enumerate(below, 1):
+    for number, words in enumerate(above):
+        canvas.paste(YELLOW, (0, number * line_px), words)
+    for number, words in enumerate(below, len(above)):
         canvas.paste(WHITE, (0, size[1] + number * line_px), words)
     return canvas
 
@@ -148,6 +155,11 @@ def _heatmap(
     alpha = heatmap.point(_ALPHA)
     heatmap.putpalette(_COLOURS)
     return heatmap.convert("RGB"), alpha
+
+
+def _cautions(predictor: Predictor) -> list[str]:
+    validated = predictor.manifest.evidence.validated
+    return [NOT_FOR_DIAGNOSTIC_USE, *([] if validated else [HEATMAP_NOT_VALIDATED])]
 
 
 def _lines(prediction: Prediction, predictor: Predictor) -> list[str]:

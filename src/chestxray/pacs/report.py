@@ -29,7 +29,7 @@ from pydicom.uid import Comprehensive3DSRStorage
 
 from chestxray import __version__
 from chestxray.assessment import Assessment
-from chestxray.inference import Predictor
+from chestxray.inference import NOT_VALIDATED, Predictor
 from chestxray.inference.bundle import CodedConcept
 from chestxray.pacs.identity import (
     MANUFACTURER,
@@ -57,6 +57,8 @@ UNCERTAIN = Code("uncertain", SCHEME, "Uncertain: close to threshold")
 INPUT_CHECK_SCORE = Code("likeness", SCHEME, "Likeness to a chest radiograph (0 to 1)")
 INPUT_CHECK_ACCEPTED = Code("accepted", SCHEME, "Accepted as a frontal chest radiograph")
 
+NO_HEATMAP = "no heatmap is given: this model's is not validated"
+
 MODALITIES = {
     "CR": Code("CR", "DCM", "Computed Radiography"),
     "DX": Code("DX", "DCM", "Digital Radiography"),
@@ -70,11 +72,14 @@ _HAS_CONCEPT_MOD = sr.RelationshipTypeValues.HAS_CONCEPT_MOD
 
 
 @unspoken()
-def make_report(source: Dataset, assessments: Sequence[Assessment]) -> Dataset:
+def make_report(
+    source: Dataset, assessments: Sequence[Assessment], *, unvalidated_heatmaps: bool = False
+) -> Dataset:
     """The report on ``source``, a function of the arguments, ready to be written.
 
     It has the answer of each bundle that has one, and names those that have none; all of them
-    together are its author. One answer at least there must be.
+    together are its author. One answer at least there must be. Where a bundle's evidence is not
+    validated it says so, and with ``unvalidated_heatmaps`` that there is an overlay all the same.
 
     Raises:
         DamagedFileError: the source lacks a UID that the report must refer to.
@@ -95,7 +100,8 @@ def make_report(source: Dataset, assessments: Sequence[Assessment]) -> Dataset:
     algorithms = tuple(algorithm_of(assessment.assessor.predictor) for assessment in answered)
     form = _form(author, algorithms, modality)
     ds.update(form.root)
-    ds["ContentSequence"] = _filled_in(form, told_of(of, assessments))
+    told = told_of(of, assessments, unvalidated_heatmaps=unvalidated_heatmaps)
+    ds["ContentSequence"] = _filled_in(form, told)
     return ds
 
 
@@ -173,12 +179,15 @@ class Told(NamedTuple):
     not_assessed: tuple[str, ...]
 
 
-def told_of(of: SourceIdentity, assessments: Sequence[Assessment]) -> Told:
+def told_of(
+    of: SourceIdentity, assessments: Sequence[Assessment], *, unvalidated_heatmaps: bool = False
+) -> Told:
     """What the report on a source tells of these."""
+    if_unvalidated = NOT_VALIDATED if unvalidated_heatmaps else NO_HEATMAP
     return Told(
         of.sop_class_uid,
         of.sop_instance_uid,
-        tuple(_said_of(of, each) for each in assessments if each.error is None),
+        tuple(_said_of(of, each, if_unvalidated) for each in assessments if each.error is None),
         tuple(_not_assessed(each) for each in assessments if each.error is not None),
     )
 
@@ -192,9 +201,11 @@ def _not_assessed(assessment: Assessment) -> str:
     )
 
 
-def _said_of(of: SourceIdentity, assessment: Assessment) -> Said:
+def _said_of(of: SourceIdentity, assessment: Assessment, if_unvalidated: str) -> Said:
     _, prediction = assessment.answer
     check = prediction.input_check
+    evidence = assessment.assessor.predictor.manifest.evidence
+    of_heatmap = () if evidence.validated else (if_unvalidated,)
     above = "at or above" if prediction.positive else "below"
     operating_point = ascii_text(prediction.operating_point)
     return Said(
@@ -213,7 +224,7 @@ def _said_of(of: SourceIdentity, assessment: Assessment) -> Said:
             f"probability {prediction.probability:.3f}, "
             f"{above} threshold {prediction.threshold:.3f} ({operating_point})."
         ),
-        warnings=tuple(map(ascii_text, assessment.warnings)),
+        warnings=tuple(map(ascii_text, (*assessment.warnings, *of_heatmap))),
     )
 
 

@@ -5,7 +5,7 @@ import logging
 import httpx
 import pytest
 
-from chestxray.inference import Predictor
+from chestxray.inference import NOT_VALIDATED, Predictor
 from factories.dicom_files import CHEST, compressed, dicom, phantom
 from factories.requests import AGE_IS_NOT_KNOWN, decoded_png, predict, predict_batch
 
@@ -24,7 +24,7 @@ REFUSED = {
 def test_a_dicom_file_is_answered_as_a_picture_is(client: httpx.Client) -> None:
     answer = predict(client, dicom(STORED), heatmap=True, preview=True).json()
     assert answer["radiograph"] == {"format": "DICOM", "width_px": 96, "height_px": 96}
-    assert answer["warnings"] == []
+    assert answer["warnings"] == [NOT_VALIDATED]
     assert decoded_png(answer["preview"])
 
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -12,10 +13,13 @@ from PIL import Image
 
 from chestxray.assessment import Registry, assess
 from chestxray.imaging import read
-from chestxray.inference import Predictor, render_heatmap
+from chestxray.inference import NOT_VALIDATED, Predictor, render_heatmap
 from chestxray.service.api.answers import batch_element
 from chestxray.service.api.schemas import PredictOptions
+from chestxray.service.app import create_app
+from chestxray.service.settings import Settings
 from factories import images
+from factories.bundles import VALIDATION, write_tiny_bundle
 from factories.datasets import radiograph_levels
 from factories.requests import (
     AGE_IS_NOT_KNOWN,
@@ -24,6 +28,7 @@ from factories.requests import (
     predict_batch,
     radiograph_png,
 )
+from factories.servers import served
 
 NOISE = images.png(np.random.default_rng(0).integers(0, 256, (96, 96), np.uint8))
 
@@ -45,6 +50,7 @@ def test_the_answer_has_exactly_the_keys_of_the_design(
         "radiograph",
         "heatmap",
         "evidence",
+        "evidence_validated",
         "preview",
         "warnings",
         "model",
@@ -87,6 +93,41 @@ def test_heatmap_evidence_and_preview_come_when_asked_for(
     np.testing.assert_allclose(answer["evidence"], expected.evidence, atol=1e-4)
     with Image.open(io.BytesIO(decoded_png(answer["preview"]))) as preview:
         assert (preview.mode, preview.size) == ("L", (64, 64))
+
+
+@pytest.fixture(scope="module")
+def validated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A service whose bundle says that its evidence is validated."""
+    bundle = write_tiny_bundle(tmp_path_factory.mktemp("validated"), validated=True)
+    with served(create_app(Settings(bundle=bundle))) as client:
+        yield client
+
+
+def test_a_heatmap_that_is_not_validated_comes_with_a_warning(client: httpx.Client) -> None:
+    with_it, without = (
+        predict(client, radiograph_png(), heatmap=asked).json() for asked in (True, False)
+    )
+    assert with_it["warnings"] == [AGE_IS_NOT_KNOWN, NOT_VALIDATED]
+    assert without["warnings"] == [AGE_IS_NOT_KNOWN]
+    assert with_it["evidence_validated"] is without["evidence_validated"] is False
+    batch = predict_batch(client, [("a.png", radiograph_png())], heatmap=True).json()
+    assert batch["results"][0]["prediction"]["warnings"] == [AGE_IS_NOT_KNOWN, NOT_VALIDATED]
+
+
+def test_a_validated_heatmap_comes_without_a_warning(validated: httpx.Client) -> None:
+    answer = predict(validated, radiograph_png(), heatmap=True).json()
+    assert answer["evidence_validated"] is True
+    assert answer["warnings"] == [AGE_IS_NOT_KNOWN]
+
+
+def test_the_metadata_say_whether_and_on_what_the_evidence_is_validated(
+    client: httpx.Client, validated: httpx.Client
+) -> None:
+    said = [of.get("/metadata").json()["evidence"] for of in (client, validated)]
+    assert [(of["validated"], of["validation"]) for of in said] == [
+        (False, None),
+        (True, VALIDATION),
+    ]
 
 
 def test_a_negative_is_read_the_other_way_round_with_a_warning_and_an_upright_preview(

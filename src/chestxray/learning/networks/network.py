@@ -6,6 +6,9 @@ linear layer can be applied to every cell first and averaged afterwards. The per
 (Selvaraju et al. 2017, arXiv 1610.02391: the gradient of the logit with respect to channel k is
 the constant w_k / (H·W)). No hooks, no backward pass.
 
+What evidence of zero means is free, as long as the bias makes up for it. ``refer_to`` makes it "as
+in a radiograph without the finding" for every cell.
+
 Does not: say how a picture becomes a feature map (``resnet`` and ``vision_transformer`` do).
 """
 
@@ -14,6 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -54,6 +58,18 @@ class Network(nn.Module, ABC):
     """
 
     fc: nn.Linear
+    reference: Tensor
+    """What is subtracted from the evidence of every cell, (H, W), or () for nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("reference", torch.zeros(()), persistent=False)
+
+    def refer_to(self, reference: Tensor) -> None:
+        """Give evidence relative to a map (H, W), such as that of negatives; logits stay."""
+        with torch.no_grad():
+            self.fc.bias.add_(reference.mean())
+            self.reference = torch.add(self.reference, reference)
 
     @abstractmethod
     def feature_map(self, x: Tensor) -> Tensor:
@@ -62,7 +78,7 @@ class Network(nn.Module, ABC):
     def head(self, feature_map: Tensor) -> NetworkOutput:
         """The last feature map (B, C, H, W) → logit, evidence and pooled features."""
         weight = self.fc.weight[:, :, None, None]
-        evidence = functional.conv2d(feature_map, weight)[:, 0]
+        evidence = functional.conv2d(feature_map, weight)[:, 0] - self.reference
         logit = evidence.mean((1, 2)) + self.fc.bias
         return NetworkOutput(logit, evidence, feature_map.mean((2, 3)))
 

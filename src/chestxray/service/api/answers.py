@@ -9,7 +9,7 @@ import base64
 
 from chestxray.assessment import Assessment
 from chestxray.errors import ChestXrayError
-from chestxray.inference import render_heatmap, render_preview
+from chestxray.inference import NOT_VALIDATED, render_heatmap, render_preview
 from chestxray.service.api.schemas import (
     AnsweredFile,
     BatchElement,
@@ -32,8 +32,11 @@ def answer(assessment: Assessment, options: PredictOptions) -> PredictionAnswer:
     predictor = assessment.assessor.predictor
     manifest = predictor.manifest
     heatmap = evidence = preview = None
+    warnings = list(assessment.warnings)
     if options.heatmap:
         heatmap = _data_url(render_heatmap(prediction.evidence, manifest.evidence.scale))
+        if not manifest.evidence.validated:
+            warnings.append(NOT_VALIDATED)
     if options.evidence:
         evidence = prediction.evidence.astype(float).round(4).tolist()
     if options.preview:
@@ -55,8 +58,9 @@ def answer(assessment: Assessment, options: PredictOptions) -> PredictionAnswer:
         ),
         heatmap=heatmap,
         evidence=evidence,
+        evidence_validated=manifest.evidence.validated,
         preview=preview,
-        warnings=list(assessment.warnings),
+        warnings=warnings,
         model=ModelAnswer(name=assessment.assessor.name, bundle_sha256=predictor.bundle_sha256),
     )
 

@@ -144,6 +144,7 @@ def _examples(registry: Registry) -> dict[str, Any]:
         "radiograph": {"format": "JPEG", "width_px": 1857, "height_px": 1317},
         "heatmap": None,
         "evidence": None,
+        "evidence_validated": predictor.manifest.evidence.validated,
         "preview": None,
         "warnings": [],
         "model": {"name": registry.default, "bundle_sha256": predictor.bundle_sha256},

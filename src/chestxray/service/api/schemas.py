@@ -40,7 +40,11 @@ class PredictOptions(_Model):
     operating_point: str | None = Field(
         None, description="named threshold to decide by; unset, the model's default"
     )
-    heatmap: bool = Field(False, description="add a picture of the evidence, to lay over")
+    heatmap: bool = Field(
+        False,
+        description="add a picture of the evidence, to lay over; a warning says where it is "
+        "not validated",
+    )
     evidence: bool = Field(False, description="add the evidence as numbers")
     preview: bool = Field(False, description="add what the network saw, as a grey PNG")
     input_check: Choice = Field(
@@ -83,7 +87,8 @@ class ModelAnswer(_Model):
 
 class PredictionAnswer(_Model):
     """The answer for one radiograph: ``probability`` is the calibrated one of the model's finding,
-    and ``label`` the positive one of its two from ``threshold`` up."""
+    and ``label`` the positive one of its two from ``threshold`` up. ``evidence_validated`` says
+    whether evidence and heatmap have been shown to point at the finding."""
 
     label: str
     probability: Score
@@ -94,6 +99,7 @@ class PredictionAnswer(_Model):
     radiograph: RadiographAnswer
     heatmap: PngDataUrl | None
     evidence: list[list[float]] | None
+    evidence_validated: bool
     preview: PngDataUrl | None
     warnings: list[str]
     model: ModelAnswer

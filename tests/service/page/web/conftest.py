@@ -54,6 +54,7 @@ def two_models(
     check = tiny_manifest(tiny_model()).input_check.model_dump()
     folder = write_tiny_bundle(
         tmp_path_factory.mktemp("other"),
+        validated=True,
         finding=OTHER_FINDING,
         population=POPULATION | {"age_years": [18, 90]},
         input_check=check | {"distance_at_threshold": 1e6},

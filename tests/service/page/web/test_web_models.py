@@ -18,6 +18,7 @@ from factories.browser import (
     add,
     canvas_pixels,
     grey_of,
+    heatmap_label,
     probability_text,
     read,
     read_example,
@@ -213,15 +214,19 @@ def test_the_picture_stays_as_it_is_looked_at_and_the_heatmap_is_the_models(
     page.locator("#zoom-in").click()
     page.locator("#invert").click()
     by_default = canvas_pixels(page)
-    with_heatmap = "Radiograph pneumonia-1.jpeg with heatmap"
+    of_model = {
+        model: two_models.get("/metadata", params={"model": model}).json()
+        for model in (DEFAULT, OTHER)
+    }
+    label = {model: heatmap_label("pneumonia-1.jpeg", of) for model, of in of_model.items()}
     choose(page, OTHER)
-    expect(page.locator("#picture")).to_have_attribute("aria-label", with_heatmap)
+    expect(page.locator("#picture")).to_have_attribute("aria-label", label[OTHER])
     expect(page.locator("#readout")).to_contain_text("zoom 1.3×")
-    scale = two_models.get("/metadata", params={"model": OTHER}).json()["evidence"]["scale"]
+    scale = of_model[OTHER]["evidence"]["scale"]
     expect(page.locator("#colour-bar-ticks")).to_contain_text(f"≥ {scale:.1f}")
     assert not np.array_equal(canvas_pixels(page), by_default)
     choose(page, DEFAULT)
-    expect(page.locator("#picture")).to_have_attribute("aria-label", with_heatmap)
+    expect(page.locator("#picture")).to_have_attribute("aria-label", label[DEFAULT])
     assert np.array_equal(canvas_pixels(page), by_default)
 
 

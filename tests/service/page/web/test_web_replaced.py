@@ -24,6 +24,7 @@ from factories.browser import (
     add,
     canvas_pixels,
     grey_of,
+    heatmap_label,
     probability_text,
     read,
     rows,
@@ -170,7 +171,7 @@ def test_an_earlier_answer_is_asked_again_when_the_reader_wants_it(
     assert words(page)[0] == by_the_new
     assert words(page)[1].endswith(MARK)
     expect(page.locator("#picture")).to_have_attribute(
-        "aria-label", "Radiograph earlier 1 with heatmap"
+        "aria-label", heatmap_label("earlier 1", replaceable.metadata())
     )
 
 

@@ -21,6 +21,7 @@ from factories.browser import (
     canvas_pixels,
     enlarged_jpeg,
     grey_of,
+    heatmap_label,
     read,
     read_example,
     settled,
@@ -364,7 +365,7 @@ def test_another_picture_comes_whole_and_unchanged(page: Page) -> None:
 # --- the heatmap
 
 
-def test_the_heatmap_is_laid_over_and_taken_away(page: Page) -> None:
+def test_the_heatmap_is_laid_over_and_taken_away(page: Page, client: httpx.Client) -> None:
     read_example(page, EXAMPLE)
     without = canvas_pixels(page)
     heatmap, colour_bar = page.locator("#heatmap"), page.locator("#colour-bar")
@@ -372,7 +373,7 @@ def test_the_heatmap_is_laid_over_and_taken_away(page: Page) -> None:
     expect(colour_bar).to_be_hidden()
     show_heatmap(page)
     expect(heatmap).to_have_attribute("aria-pressed", "true")
-    label = f"Radiograph {EXAMPLE} with heatmap"
+    label = heatmap_label(EXAMPLE, client.get("/metadata").json())
     expect(page.locator("#picture")).to_have_attribute("aria-label", label)
     assert not np.array_equal(canvas_pixels(page), without)
     heatmap.click()

@@ -29,16 +29,19 @@ export class Controls {
     }
   }
 
-  /** Show how the viewer shows a reading, or none; `ready`: there is a model to caption it with. */
-  show(reading, ready) {
+  /** Show how the viewer shows a reading, or none, by whose facts; null before any are known. */
+  show(reading, judgement) {
     const { viewer } = this;
     const { picture, heatmapSeen } = viewer;
+    const caution = heatmapSeen && !judgement.heatmapValidated;
+    const heatmap = heatmapSeen ? ` with heatmap${caution ? ", not validated" : ""}` : "";
     byId("picture").hidden = picture === null;
     byId("picture").dataset.tool = viewer.tool;
     byId("picture").setAttribute(
       "aria-label",
-      reading ? `Radiograph ${reading.path}${heatmapSeen ? " with heatmap" : ""}` : "No radiograph",
+      reading ? `Radiograph ${reading.path}${heatmap}` : "No radiograph",
     );
+    byId("heatmap-caution").hidden = !caution;
     byId("colour-bar").hidden = !heatmapSeen;
     byId("colour-bar").style.setProperty("--opacity", viewer.opacity);
     byId("window-width").value = viewer.window.width;
@@ -53,7 +56,7 @@ export class Controls {
     for (const [id, is] of Object.entries(pressed)) {
       byId(id).setAttribute("aria-pressed", is);
     }
-    byId("save-png").disabled = byId("print").disabled = picture === null || !ready;
+    byId("save-png").disabled = byId("print").disabled = picture === null || judgement === null;
     byId("readout").textContent = picture === null ? "" : this.#readout(reading);
   }
 

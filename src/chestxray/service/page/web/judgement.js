@@ -62,14 +62,19 @@ export class Judgement {
       });
   }
 
+  /** Whether heatmaps have been shown to point at the finding. */
+  get heatmapValidated() {
+    return this.metadata.evidence.validated;
+  }
+
   /** What a heatmap shows and does not, in words. */
   get evidenceRemark() {
     const [rows] = this.metadata.evidence.shape;
     const sidePx = this.metadata.preprocessing.side_px;
-    return (
-      `Heatmap: one cell is ${Math.round(sidePx / rows)} px of the ${sidePx} px that the network ` +
-      "sees. It shows where the evidence lies, not where the disease is."
-    );
+    const cell = `One cell is ${Math.round(sidePx / rows)} px of the ${sidePx} px that the network sees.`;
+    return this.heatmapValidated
+      ? `Heatmap: it shows where the evidence lies, not where the disease is. ${cell}`
+      : `Heatmap not validated: nothing shows that it points at the finding. ${cell}`;
   }
 
   get evidenceUnit() {

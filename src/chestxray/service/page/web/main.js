@@ -176,6 +176,7 @@ function showFacts(of) {
   byId("identity").textContent = `Answered by ${report.identity(of)}.`;
   byId("evidence-remark").textContent = of.evidenceRemark;
   byId("evidence-unit").textContent = of.evidenceUnit;
+  byId("not-validated").hidden = of.heatmapValidated;
   byId("colour-bar-ticks").replaceChildren(
     ...of.ticks.map(({ at, text }) => {
       const tick = element("li", {}, text);
@@ -233,7 +234,7 @@ function showNote(text) {
 }
 
 function showView() {
-  controls.show(worklist.selected, judgement !== null);
+  controls.show(worklist.selected, judgementOf(worklist.selected));
 }
 
 // --- what the reader chooses

@@ -69,7 +69,7 @@ function known({ finding: { negative, positive, code }, population: of }) {
   ];
 }
 
-function training({ training: of, calibration, uncertainty, input_check: check }) {
+function training({ training: of, calibration, uncertainty, input_check: check, evidence }) {
   const subjects = (n, from) => (n === undefined ? undefined : `${n} radiographs of ${from} subjects`);
   return [
     ["network", of.config?.network],
@@ -85,7 +85,18 @@ function training({ training: of, calibration, uncertainty, input_check: check }
     ],
     ["uncertain", `within ${uncertainty.margin.toFixed(2)} logits of the threshold: ${uncertainty.rule}`],
     ["input check", `accepts from ${check.threshold}; ${check.rule}`],
+    ["heatmap", heatmap(evidence)],
   ].filter(([, value]) => value !== undefined);
+}
+
+function heatmap({ validated, validation: of }) {
+  const figures = of
+    ? `; on ${of.dataset}, n = ${of.n}: its peak lies in a reader's box in ` +
+      `${words.percent(of.pointing)}, the best fixed point in ` +
+      `${words.percent(of.best_fixed_point)}; AUPRC ${words.share(of.auprc)}, by chance ` +
+      words.share(of.chance)
+    : "";
+  return `${validated ? "validated" : "not validated"}${figures}`;
 }
 
 function measured(of) {

@@ -1,0 +1,30 @@
+import pytest
+
+from chestxray.dataset.file_names import FileNames
+
+NAMES = FileNames(["a.png", "N/a.png", "N/b.png", "P/b.png", "P/sub/c.png", "P/d\u00e4.png"], "set")
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("N/a.png", ["N/a.png"]),
+        ("N\\a.png", ["N/a.png"]),
+        ("./N/./a.png", ["N/a.png"]),
+        ("a.png", ["a.png"]),  # the whole path of one, the end of another
+        ("b.png", ["N/b.png", "P/b.png"]),
+        ("sub/c.png", ["P/sub/c.png"]),
+        ("c.png", ["P/sub/c.png"]),
+        ("set/N/b.png", ["N/b.png"]),
+        ("/home/me/set/N/b.png", ["N/b.png"]),
+        ("D:\\set\\N\\b.png", ["N/b.png"]),
+        ("../set/N/b.png", ["N/b.png"]),
+        ("P/da\u0308.png", ["P/d\u00e4.png"]),
+        ("other/N/b.png", []),
+        ("N", []),
+        ("png", []),
+        ("", []),
+    ],
+)
+def test_a_name_means_the_files_that_it_fits(written, meant):
+    assert NAMES.find(written) == meant
