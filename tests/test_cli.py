@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from chestxray import __version__
-from chestxray.inference import NOT_VALIDATED, Predictor
+from chestxray.inference import Predictor
+from chestxray.inference.rendering import NOT_VALIDATED
 from chestxray.service.app import create_app
 from chestxray.service.http.keys import name_of
 from chestxray.service.settings import Settings, load_settings

@@ -99,6 +99,7 @@ def batch_of(pixels: Tensor, targets: Tensor) -> Batch:
         knows_lungs=nothing,
         boxes=nowhere,
         knows_boxes=nothing,
+        strata=torch.zeros(n, dtype=torch.int64),
     )
 
 

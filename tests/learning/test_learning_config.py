@@ -124,3 +124,9 @@ def test_every_shipped_config_is_valid(file):
     config = read_config(file)
     assert "finding" in config.model_fields_set
     assert config.stages[-1].side_px == config.side_px  # a network wants the size that it learned
+
+
+def test_strata_can_be_alike_only_where_there_are_any(tiny_config):
+    assert tiny_config(sampling="strata", strata_alike=0.1).strata_alike == 0.1
+    with pytest.raises(ValidationError, match="strata_alike needs sampling"):
+        tiny_config(strata_alike=0.1)

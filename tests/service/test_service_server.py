@@ -1,5 +1,6 @@
 """The real server in its own process: it starts, drains on SIGTERM, and ends with 0."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -237,11 +238,12 @@ def total(figures: dict[str, float], name: str) -> float:
 def children(pid: int) -> list[int]:
     """The worker processes of a server; ``spawn`` starts a resource tracker beside them."""
     listed = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    return [
-        int(child)
-        for child in listed
-        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
-    ]
+    found = []
+    for child in listed:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended since
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(int(child))
+    return found
 
 
 def answers(port: int) -> bool:

@@ -16,7 +16,6 @@ from chestxray.inference.bundle import (
 from chestxray.inference.network import NetworkAnswers, OnnxNetwork
 from chestxray.inference.predictor import InputCheckResult, Prediction, Predictor
 from chestxray.inference.rendering import (
-    NOT_VALIDATED,
     enlarge,
     render_colour_bar,
     render_heatmap,
@@ -25,7 +24,6 @@ from chestxray.inference.rendering import (
 
 __all__ = [
     "BUNDLED",
-    "NOT_VALIDATED",
     "Bundle",
     "Finding",
     "InputCheckResult",

@@ -16,6 +16,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from chestxray.errors import ConfigError
@@ -192,6 +193,12 @@ class TrainConfig(_Section):
         if info.data.get("network") == "vit_s16" and any(side % 16 for side in sides):
             raise ValueError("vit_s16 reads patches of 16 px: side_px must be a multiple of 16")
         return value
+
+    @model_validator(mode="after")
+    def _strata_to_be_alike(self) -> TrainConfig:
+        if self.strata_alike > 0 and self.sampling != "strata":
+            raise ValueError('strata_alike needs sampling = "strata"')
+        return self
 
     @property
     def population(self) -> Population:

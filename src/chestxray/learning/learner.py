@@ -113,7 +113,8 @@ class Learner:
         logit, evidence = answer.logit.float(), answer.evidence.float()
         loss = functional.binary_cross_entropy_with_logits(logit, targets)
         loss = loss + evidence_loss(evidence, batch, config.evidence)
-        loss = loss + config.strata_alike * self._strata.loss(logit, batch)
+        if config.strata_alike > 0:
+            loss = loss + config.strata_alike * self._strata.loss(logit, batch)
         if not self.processes.alone:  # uneven shares: an image counts the same in each of them
             loss = loss * (len(targets) * self.processes.world / config.batch_size)
         self.optimiser.zero_grad()

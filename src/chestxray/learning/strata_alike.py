@@ -22,7 +22,7 @@ MEMORY = 0.95
 
 
 class StratumMeans:
-    """The running mean logit of every stratum."""
+    """The running mean logit of every stratum; all pictures of a stratum have one truth."""
 
     def __init__(self, n_strata: int, processes: Processes) -> None:
         self._processes = processes

@@ -21,8 +21,8 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from chestxray import __version__
 from chestxray.assessment import Assessment
 from chestxray.imaging import Radiograph
-from chestxray.inference import NOT_VALIDATED, Prediction, Predictor
-from chestxray.inference.rendering import ALPHA, LEVELS, PALETTE
+from chestxray.inference import Prediction, Predictor
+from chestxray.inference.rendering import ALPHA, LEVELS, NOT_VALIDATED, PALETTE
 from chestxray.pacs.identity import (
     MANUFACTURER,
     NOT_FOR_DIAGNOSTIC_USE,

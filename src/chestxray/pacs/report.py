@@ -29,8 +29,9 @@ from pydicom.uid import Comprehensive3DSRStorage
 
 from chestxray import __version__
 from chestxray.assessment import Assessment
-from chestxray.inference import NOT_VALIDATED, Predictor
+from chestxray.inference import Predictor
 from chestxray.inference.bundle import CodedConcept
+from chestxray.inference.rendering import NOT_VALIDATED
 from chestxray.pacs.identity import (
     MANUFACTURER,
     NOT_FOR_DIAGNOSTIC_USE,

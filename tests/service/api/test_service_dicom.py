@@ -5,7 +5,8 @@ import logging
 import httpx
 import pytest
 
-from chestxray.inference import NOT_VALIDATED, Predictor
+from chestxray.inference import Predictor
+from chestxray.inference.rendering import NOT_VALIDATED
 from factories.dicom_files import CHEST, compressed, dicom, phantom
 from factories.requests import AGE_IS_NOT_KNOWN, decoded_png, predict, predict_batch
 

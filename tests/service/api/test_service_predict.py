@@ -13,7 +13,8 @@ from PIL import Image
 
 from chestxray.assessment import Registry, assess
 from chestxray.imaging import read
-from chestxray.inference import NOT_VALIDATED, Predictor, render_heatmap
+from chestxray.inference import Predictor, render_heatmap
+from chestxray.inference.rendering import NOT_VALIDATED
 from chestxray.service.api.answers import batch_element
 from chestxray.service.api.schemas import PredictOptions
 from chestxray.service.app import create_app

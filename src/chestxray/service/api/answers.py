@@ -9,7 +9,8 @@ import base64
 
 from chestxray.assessment import Assessment
 from chestxray.errors import ChestXrayError
-from chestxray.inference import NOT_VALIDATED, render_heatmap, render_preview
+from chestxray.inference import render_heatmap, render_preview
+from chestxray.inference.rendering import NOT_VALIDATED
 from chestxray.service.api.schemas import (
     AnsweredFile,
     BatchElement,

@@ -7,7 +7,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from chestxray.assessment import Registry
-from chestxray.inference import NOT_VALIDATED, Predictor
+from chestxray.inference import Predictor
+from chestxray.inference.rendering import NOT_VALIDATED
 from chestxray.service.api.served import Served
 from chestxray.service.app import create_app
 from chestxray.service.settings import Settings
