@@ -84,7 +84,13 @@ def split_heldout(
 
     A kind is (truth, source, group). ``of_source`` holds out other shares of some sources, 1 for
     one that only judges; a subject of several sources follows the greatest.
+
+    Raises:
+        ValueError: ``heldout`` does not lie between 0 and 1.
+        DatasetError: a side would lack a truth.
     """
+    if not 0 < heldout < 1:
+        raise ValueError(f"no share can be held out: {heldout}")
     of_source = of_source or {}
 
     def shares(sources: Iterable[str]) -> list[float]:

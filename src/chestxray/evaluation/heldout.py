@@ -29,9 +29,9 @@ def _split_of(samples: Sequence[Sample], manifest: Manifest) -> Split:
     training = manifest.training
     try:
         told = training["config"]
-        heldout, seed, of_source = told["heldout"], told["seed"], told.get("heldout_of", {})
+        heldout, seed, of_source = float(told["heldout"]), told["seed"], told.get("heldout_of", {})
         sides = (int(training["n_train"]), int(training["n_heldout"]))
-        split = split_heldout(samples, float(heldout), int(seed), of_source)
+        split = split_heldout(samples, heldout, int(seed), of_source)
     except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError) as exc:
         raise ConfigError(
             f"the bundle {manifest.name} does not say on which split it was trained"
