@@ -185,6 +185,28 @@ def test_a_folder_without_both_truths_fails_in_one_line(recipe, data, tmp_path):
     assert answer.err.count("\n") == 1
 
 
+def test_a_source_left_out_is_not_learned_from_and_judges(recipe, data, elsewhere, tmp_path):
+    run = tmp_path / "run"
+    folders = ("--data", data, "--data", elsewhere)
+    answer = chestxray("train", recipe, *folders, "--leave-out", "elsewhere", "--out", run)
+    assert answer.code == 0, answer.err
+    split = json.loads((run / "split.json").read_text(encoding="utf-8"))
+    assert {path.split("/")[0] for side in split.values() for path in side} == {"children"}
+    metrics = Predictor.load(run / "bundle").manifest.metrics
+    judged = [(entry["dataset"], entry["split"], entry["n"]) for entry in metrics]
+    assert judged[1:] == [("elsewhere", "all", 30)]
+
+
+def test_a_source_that_cannot_judge_is_not_left_out(data, elsewhere, tmp_path):
+    recipe = tmp_path / "lungs.toml"
+    recipe.write_text('lungs_only = ["elsewhere"]\n' + RECIPE, encoding="utf-8")
+    folders, run = ("--data", data, "--data", elsewhere), tmp_path / "run"
+    answer = chestxray("train", recipe, *folders, "--leave-out", "elsewhere", "--out", run)
+    assert (answer.code, answer.out) == (2, "")
+    assert "both labels" in answer.err
+    assert not run.exists()
+
+
 def test_export_of_a_folder_without_a_run_is_wrong_use_in_one_line(data, tmp_path):
     answer = chestxray("export", tmp_path, "--data", data, "--out", tmp_path / "bundle")
     assert answer.code == 2

@@ -324,10 +324,12 @@ def train(
     if leave_out:
         apart = leave_sources_out(samples, leave_out)
         samples = apart.train
-        others |= {
-            source: [sample for sample in apart.heldout if sample.source == source]
-            for source in leave_out
-        }
+        judging = [sample for sample in apart.heldout if sample.source not in told.lungs_only]
+        if {sample.positive for sample in judging} != {False, True}:  # now, not after hours
+            raise ConfigError(
+                "--leave-out: what is left out must hold whole pictures of both labels"
+            )
+        others[" + ".join(leave_out)] = judging
     if folds is not None and seeds is not None:
         raise ConfigError("choose --folds or --seeds")
     repeated = folds is not None or seeds is not None

@@ -93,16 +93,24 @@ def evidence_of(
     """
     answered = answered_of(scored)
     negative, positive = (answered.part((answered.truth == truth).tolist()) for truth in (0, 1))
-    sizes_px = {s.sample.path: s.size_px for s in scored if s.size_px is not None}
     return {
         "side_px": SIDE_PX,
         "peaks": _peaks(positive),
-        "boxes": None if boxes is None else _in_boxes(positive, boxes, sizes_px),
+        "boxes": None if boxes is None else evidence_in_boxes(scored, boxes),
         "lungs": None
         if lungs is None
         else {"negative": _in_lungs(negative, lungs), "positive": _in_lungs(positive, lungs)},
         "deletion": deletion(predictor, positive, negative, lungs or {}, threads=threads),
     }
+
+
+def evidence_in_boxes(
+    scored: Sequence[Scored], boxes: Mapping[str, Sequence[Box]]
+) -> dict[str, Any]:
+    """What ``report.json`` has under ``evidence.boxes``; counts of 0 alone where none has any."""
+    answered = answered_of(scored)
+    sizes_px = {s.sample.path: s.size_px for s in scored if s.size_px is not None}
+    return _in_boxes(answered.part(answered.truth.tolist()), boxes, sizes_px)
 
 
 def _evidence(answered: Answered) -> list[Cells]:

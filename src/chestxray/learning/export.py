@@ -28,7 +28,7 @@ from chestxray.dataset import Sample
 from chestxray.dataset.boxes import Box
 from chestxray.errors import ConfigError, ParityError
 from chestxray.evaluation.evaluate import Scored, points_of, report_of, score_samples
-from chestxray.evaluation.evidence import against_boxes, box_map
+from chestxray.evaluation.evidence import evidence_in_boxes
 from chestxray.imaging.synthetic import synthetic_radiograph
 from chestxray.inference import NetworkAnswers, OnnxNetwork, Predictor, write_bundle
 from chestxray.inference.bundle import (
@@ -302,16 +302,13 @@ def _validated(
     evidence: Evidence, scored: Sequence[Scored], boxes: Mapping[str, Sequence[Box]]
 ) -> Evidence:
     """With what boxes say of the evidence; validated, if it beats one fixed point for everybody."""
-    boxed = [s for s in scored if s.prediction and s.sample.positive and boxes.get(s.sample.path)]
-    if not boxed:
+    judged = evidence_in_boxes(scored, boxes)
+    if not judged["n"]:
         return evidence
-    inside = np.stack([box_map(boxes[s.sample.path], *(s.size_px or (1, 1))) for s in boxed])
-    maps = [s.prediction.evidence for s in boxed if s.prediction]
-    judged = against_boxes(maps, inside, [s.sample.subject for s in boxed])
     figures = {
         name: judged[name]["value"] for name in ("pointing", "best_fixed_point", "auprc", "chance")
     }
-    validation = EvidenceValidation(dataset="held-out subjects", n=len(boxed), **figures)
+    validation = EvidenceValidation(dataset="held-out subjects", n=judged["n"], **figures)
     better = validation.pointing > validation.best_fixed_point
     return evidence.model_copy(update={"validated": better, "validation": validation})
 

@@ -375,7 +375,7 @@ def test_a_dropped_folder_brings_all_that_is_in_it(page: Page, tmp_path: Path) -
     for kind in ("dragEnter", "dragOver"):
         mouse.send("Input.dispatchDragEvent", {"type": kind, "x": 700, "y": 400, "data": dragged})
     expect(page.locator("#drop-here")).to_be_visible()
-    # A mouse moves on until it drops: Chromium takes a drop only after the page has taken a move.
+    # A mouse moves on until it drops.
     for kind in ("dragOver", "drop"):
         mouse.send("Input.dispatchDragEvent", {"type": kind, "x": 700, "y": 400, "data": dragged})
     expect(page.locator("#drop-here")).to_be_hidden(timeout=30_000)
