@@ -295,7 +295,7 @@ def test_a_bare_name_in_both_folders_is_told_apart_by_its_label(tmp_path):
 @pytest.mark.parametrize(("page", "n_samples"), [("data.md", 3), ("tutorial.md", 2)])
 def test_the_tables_of_the_documentation_are_read(tmp_path, page, n_samples):
     text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
-    table = text.partition("```text\nfile,patient,")[2].partition("```")[0]
+    table = text.partition("\nfile,patient,")[2].partition("```")[0]
     files = [line.partition(",")[0] for line in table.splitlines()[1:]]
     folder = files_in(tmp_path, *files)
     (folder / "labels.csv").write_text(f"file,patient,{table}", encoding="utf-8")
