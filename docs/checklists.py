@@ -154,8 +154,8 @@ def finding() -> str:
 
 
 def ages() -> str:
-    known = bundle().manifest.population.age_years
-    return "patients of any age" if known is None else f"patients of {known[0]} to {known[1]} years"
+    known = bundle().manifest.population.ages
+    return "patients of any age" if known is None else f"patients of {known}"
 
 
 def side_px() -> str:

@@ -218,6 +218,10 @@ def test_a_bundle_that_knows_no_ages_says_so_and_refuses_none(tmp_path) -> None:
         ({"body_parts": ["HAND"]}, {"BodyPartExamined": "CHEST"}, "wrong_body_part"),
         ({"age_years": [18, 120]}, {"PatientAge": "045Y"}, None),
         ({"age_years": [18, 120]}, {"PatientAge": "003Y"}, "outside_population"),
+        ({"age_years": [[1, 5], [18, 90]]}, {"PatientAge": "003Y"}, None),
+        ({"age_years": [[1, 5], [18, 90]]}, {"PatientAge": "018Y"}, None),
+        ({"age_years": [[1, 5], [18, 90]]}, {"PatientAge": "017Y"}, "outside_population"),
+        ({"age_years": [[1, 5], [18, 90]]}, {"PatientAge": "091Y"}, "outside_population"),
     ],
     ids=str,
 )

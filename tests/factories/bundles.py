@@ -47,7 +47,7 @@ VALIDATION = {
     "chance": 0.1,
 }
 POPULATION = {
-    "age_years": [1, 5],
+    "age_years": [[1, 5]],
     "modalities": ["CR", "DX"],
     "body_parts": ["CHEST"],
     "views": ["AP", "PA"],

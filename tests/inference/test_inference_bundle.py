@@ -14,7 +14,7 @@ import pytest
 from chestxray.errors import BundleDamagedError, BundleMissingError, BundleVersionError
 from chestxray.imaging import Radiograph
 from chestxray.imaging.synthetic import synthetic_radiograph
-from chestxray.inference import OnnxNetwork, Predictor, read_bundle, write_bundle
+from chestxray.inference import OnnxNetwork, Population, Predictor, read_bundle, write_bundle
 from chestxray.inference.onnx_file import _WITHIN, check_self_contained
 from factories.bundles import (
     FINDING,
@@ -69,7 +69,7 @@ def test_a_bundle_of_format_1_without_a_population_knows_no_ages(bundle: Path) -
     for population in (None, {"age_years": [0, 17]}):
         change_manifest(bundle, population=population)
         found = read_bundle(bundle).manifest.population
-        assert found.age_years == (None if population is None else (0, 17))
+        assert found.age_years == (None if population is None else ((0, 17),))
         assert found.views == ("AP", "PA")
 
 
@@ -326,6 +326,9 @@ def test_a_manifest_that_is_none_is_damage(bundle: Path, content: bytes) -> None
         {"population": POPULATION | {"modalities": ["cr"]}},
         {"population": POPULATION | {"age_years": [18, 1]}},
         {"population": POPULATION | {"age_years": [-1, 5]}},
+        {"population": POPULATION | {"age_years": []}},
+        {"population": POPULATION | {"age_years": [[18, 90], [1, 5]]}},
+        {"population": POPULATION | {"age_years": [[1, 18], [18, 90]]}},
         {"finding": FINDING | {"code": CODE | {"scheme": "a\\b"}}},
         {"finding": FINDING | {"code": CODE | {"meaning": "two\nlines"}}},
         {"finding": FINDING | {"code": CODE | {"value": "  "}}},
@@ -411,3 +414,20 @@ def test_a_reference_answer_that_this_machine_computes_otherwise_is_damage(tmp_p
 
 def sha256_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("ranges", "said"),
+    [([1, 5], "1 to 5 years"), ([[1, 5], [18, 90]], "1 to 5 or 18 to 90 years"), (None, None)],
+)
+def test_one_range_of_ages_or_several_are_known(ranges, said) -> None:
+    population = Population.model_validate(POPULATION | {"age_years": ranges})
+    assert population.ages == said
+    assert Population.model_validate_json(population.model_dump_json()) == population
+
+
+def test_what_lies_between_two_ranges_of_ages_is_not_known() -> None:
+    population = Population.model_validate(POPULATION | {"age_years": [[1, 5], [18, 90]]})
+    ages = (0.9, 1, 5.9, 6, 17.9, 18, 90.9, 91)
+    known = [age for age in ages if population.knows_age(age)]
+    assert known == [1, 5.9, 18, 90.9]

@@ -83,7 +83,7 @@ def test_a_config_names_its_finding_and_what_its_radiographs_are(tmp_path):
     config = read_config(config_file(tmp_path, named))
     assert config.finding.labels == ("CLEAR", "EFFUSION")
     assert config.population == Population(
-        age_years=(18, 90), modalities=("RG",), body_parts=("THORAX",), views=("PA",)
+        age_years=((18, 90),), modalities=("RG",), body_parts=("THORAX",), views=("PA",)
     )
 
 

@@ -1,9 +1,12 @@
+import math
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from chestxray.learning.networks import NETWORKS, ResNet, standardise
+from chestxray.learning.networks.network import NEGATIVE_LOGIT
 
 DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
 
@@ -106,19 +109,36 @@ def test_evidence_is_grad_cam_of_layer4_up_to_the_number_of_cells(name, side_px)
     assert evidence.min() < 0 < evidence.max()
 
 
-def test_the_logit_is_the_mean_of_the_evidence_plus_the_bias():
+def test_the_logit_is_the_log_of_the_mean_exponential_of_the_evidence_plus_the_bias():
     network = settled("resnet18", seed=0)
     with torch.no_grad():
         out = network(torch.randn(4, 1, 96, 96))
-    torch.testing.assert_close(out.logit, out.evidence.mean((1, 2)) + network.fc.bias)
+    pooled = out.evidence.exp().mean((1, 2)).log()
+    torch.testing.assert_close(out.logit, pooled + network.fc.bias)
 
 
-def test_the_logit_is_the_linear_layer_of_the_pooled_features():
+def test_strong_evidence_does_not_overflow():
+    network = settled("resnet18", seed=0)
+    feature_map = torch.zeros(1, 512, 3, 3)
+    with torch.no_grad():
+        feature_map[0, :, 1, 1] = 1000 * torch.sign(network.fc.weight[0])
+        out = network.head(feature_map)
+    expected = out.evidence.max() - math.log(9) + network.fc.bias
+    torch.testing.assert_close(out.logit, expected)
+
+
+def test_the_mean_of_the_evidence_is_the_linear_layer_of_the_pooled_features():
     network = settled("resnet18", seed=0)
     with torch.no_grad():
         out = network(torch.randn(4, 1, 96, 96))
-        torch.testing.assert_close(out.logit, network.fc(out.features)[:, 0])
+        expected = network.fc(out.features)[:, 0] - network.fc.bias
+    torch.testing.assert_close(out.evidence.mean((1, 2)), expected)
     assert out.features.shape == (4, 512)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_s16"])
+def test_evidence_of_zero_is_a_negatives_before_anything_is_learned(name):
+    assert NETWORKS[name]().fc.bias.item() == NEGATIVE_LOGIT < 0
 
 
 def test_evidence_has_seven_by_seven_cells_at_224():

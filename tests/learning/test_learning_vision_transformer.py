@@ -129,7 +129,8 @@ def test_evidence_is_grad_cam_of_the_normalised_patches_up_to_their_number(netwo
     out = network(torch.randn(3, 1, 64, 64))
     handle.remove()
     (gradient,) = torch.autograd.grad(out.logit.sum(), kept[0])
-    torch.testing.assert_close(gradient * 16, network.fc.weight.expand(3, 16, -1))
+    share = out.evidence.flatten(1).softmax(1)
+    torch.testing.assert_close(gradient, share[:, :, None] * network.fc.weight)
     weights = gradient.mean(1, keepdim=True)
     signed = (weights * kept[0]).sum(2).unflatten(1, (4, 4)).detach()
     assert out.evidence.shape == (3, 4, 4)
@@ -137,10 +138,16 @@ def test_evidence_is_grad_cam_of_the_normalised_patches_up_to_their_number(netwo
     assert out.evidence.min() < 0 < out.evidence.max()
 
 
-def test_the_logit_is_the_mean_of_the_evidence_and_the_linear_layer_of_the_features(network):
+def test_the_logit_is_the_log_of_the_mean_exponential_of_the_evidence_plus_the_bias(network):
     out = network(torch.randn(2, 1, 96, 96))
-    torch.testing.assert_close(out.logit, out.evidence.mean((1, 2)) + network.fc.bias)
-    torch.testing.assert_close(out.logit, network.fc(out.features)[:, 0])
+    pooled = out.evidence.exp().mean((1, 2)).log()
+    torch.testing.assert_close(out.logit, pooled + network.fc.bias)
+
+
+def test_the_mean_of_the_evidence_is_the_linear_layer_of_the_features(network):
+    out = network(torch.randn(2, 1, 96, 96))
+    expected = network.fc(out.features)[:, 0] - network.fc.bias
+    torch.testing.assert_close(out.evidence.mean((1, 2)), expected)
     assert out.features.shape == (2, WIDTH)
 
 
@@ -315,10 +322,11 @@ def test_the_head_is_exact_in_a_transformers_int8_too(bundle, run, graph_outputs
     got = graph_outputs(model, inputs)
     initializers = onnx.load_from_string(model).graph.initializer
     (bias,) = [numpy_helper.to_array(t).item() for t in initializers if t.name == "fc.bias"]
-    np.testing.assert_allclose(got.logit, got.evidence.mean((1, 2)) + bias, atol=1e-4)
+    cells = got.evidence.astype(np.float64)
+    pooled = np.log(np.exp(cells).mean((1, 2)))
+    np.testing.assert_allclose(got.logit, pooled + bias, atol=1e-4)
     head = run.network.fc.weight.detach().numpy()[0]
-    # The evidence is relative to a reference map, whose mean the bias makes up for.
-    assert np.ptp(got.logit - got.features @ head) < 2e-4
+    np.testing.assert_allclose(got.features @ head, cells.mean((1, 2)), atol=1e-4)
     alone = graph_outputs(model, inputs[:1])
     np.testing.assert_allclose(alone.logit[0], got.logit[0], atol=1e-4)
 

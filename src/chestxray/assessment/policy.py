@@ -77,18 +77,18 @@ class Policy:
         if unknown and self.choices.acquisition == "refuse":
             raise unknown[0]
         warnings = [str(error) for error in unknown]
-        ages, age_years = self.knows.age_years, acquisition.age_years
+        ages, age_years = self.knows.ages, acquisition.age_years
         if ages is None:
             warnings.append(AGES_UNKNOWN)
         elif age_years is None:
             warnings.append(
                 "the patient's age is not known: "
-                f"the model was trained only on patients aged {ages[0]} to {ages[1]} years"
+                f"the model was trained only on patients aged {ages}"
             )
         elif not self.knows.knows_age(age_years):
             outside = (
                 "the patient is not of an age that the model knows: "
-                f"it was trained only on patients aged {ages[0]} to {ages[1]} years"
+                f"it was trained only on patients aged {ages}"
             )
             if self.choices.population == "refuse":
                 raise OutsidePopulationError(outside)

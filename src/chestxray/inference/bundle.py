@@ -16,7 +16,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from chestxray.dataset import Labels
 from chestxray.errors import (
@@ -231,30 +239,54 @@ class Polarity(_Facts):
     inverted_below: float = Field(ge=-1, le=0)
 
 
+def _several_ranges(ages: Any) -> Any:
+    """Ranges of ages where there may be but one, as bundles with one had it."""
+    if isinstance(ages, list | tuple) and all(isinstance(age, int) for age in ages):
+        return [ages]
+    return ages
+
+
+AgeRanges = Annotated[tuple[tuple[int, int], ...], BeforeValidator(_several_ranges)]
+
+
 class Population(_Facts):
     """Which radiographs the bundle knows: those that the network was trained on.
 
-    ``age_years`` are the youngest and the oldest patient's age, in completed years, both included;
-    None where nobody said. The others are terms of ``imaging.Acquisition``.
+    ``age_years`` are ranges of patients' ages in completed years, from the youngest to the oldest,
+    both included; what lies between two ranges is not known. None where nobody said. The others are
+    terms of ``imaging.Acquisition``.
     """
 
-    age_years: tuple[int, int] | None
+    age_years: AgeRanges | None
     modalities: tuple[Term, ...] = Field(min_length=1)
     body_parts: tuple[Term, ...] = Field(min_length=1)
     views: tuple[View, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _youngest_first(self) -> Population:
-        if self.age_years is not None and not 0 <= self.age_years[0] <= self.age_years[1]:
-            raise ValueError("age_years must be the youngest and the oldest")
+        if self.age_years is None:
+            return self
+        below = -1
+        for youngest, oldest in self.age_years:
+            if not below < youngest <= oldest:
+                raise ValueError("age_years must be the youngest and the oldest, ranges rising")
+            below = oldest
+        if not self.age_years:
+            raise ValueError("age_years must have a range, or be null")
         return self
 
     def knows_age(self, age_years: float) -> bool:
         """Whether a patient of that age is among them, in years and parts of a year."""
         if self.age_years is None:
             return True
-        youngest, oldest = self.age_years
-        return youngest <= age_years < oldest + 1
+        return any(youngest <= age_years < oldest + 1 for youngest, oldest in self.age_years)
+
+    @property
+    def ages(self) -> str | None:
+        """The known ages in words, such as "1 to 5 or 18 to 90 years"."""
+        if self.age_years is None:
+            return None
+        return " or ".join(f"{young} to {old}" for young, old in self.age_years) + " years"
 
 
 class Uncertainty(_Facts):

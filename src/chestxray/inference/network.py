@@ -42,8 +42,8 @@ _SESSION_ERRORS = (
 class NetworkAnswers(NamedTuple):
     """What the network says of N inputs, before any calibration, all float32.
 
-    ``logit`` (N,), ``evidence`` (N, h, w) with ``logit = evidence.mean((1, 2)) + bias``, and
-    ``features`` (N, C), the pooled last feature map.
+    ``logit`` (N,), ``evidence`` (N, h, w) with ``logit = log(mean(exp(evidence))) + bias``, and
+    ``features`` (N, C), the mean of the last feature map.
     """
 
     logit: NDArray[np.float32]

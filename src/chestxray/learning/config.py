@@ -22,7 +22,7 @@ from pydantic import (
 from chestxray.errors import ConfigError
 from chestxray.imaging import View
 from chestxray.inference import BUNDLED, Finding, Population, read_bundle
-from chestxray.inference.bundle import Term
+from chestxray.inference.bundle import AgeRanges, Term
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -93,17 +93,19 @@ class EvidenceLoss(_Section):
     """What the loss asks of the evidence beside the truth: weights, 0 leaves a part out."""
 
     boxes: float = Field(
-        0.3, ge=0, description="of −log of the share of softmax(evidence) within boxes"
+        0.5, ge=0, description="of −log of the share of softmax(evidence) within boxes"
     )
     lungs: float = Field(
         0.05,
         ge=0,
         description="the same for lungs, of positives that have no boxes",
     )
-    outside: float = Field(
-        0.05, ge=0, description="of the mean square of positive evidence outside of lungs"
+    elsewhere: float = Field(
+        0.01,
+        ge=0,
+        description="of the mean square of evidence where the finding is not: outside of boxes, or "
+        "of lungs where there are none, and everywhere in negatives",
     )
-    flat: float = Field(0.01, ge=0, description="of the variance of the evidence of negatives")
 
 
 def _shipped_finding() -> Finding:
@@ -125,8 +127,10 @@ class TrainConfig(_Section):
     side_px: int = Field(224, ge=32, le=1024, description="size that images are kept and served at")
     mean: float = Field(0.449, description="subtracted from pixels in [0, 1]")
     std: float = Field(0.226, gt=0, description="divides what is left")
-    age_years: tuple[int, int] | None = Field(
-        None, description="youngest and oldest patient in the data, in completed years"
+    age_years: AgeRanges | None = Field(
+        None,
+        description="youngest and oldest patient in the data, in completed years; or several such "
+        "ranges",
     )
     modalities: tuple[Term, ...] = Field(
         ("CR", "DX"), min_length=1, description="in the data, DICOM's terms; no other is read"

@@ -1,7 +1,8 @@
 """What the loss asks of the evidence: that it stands where the finding is.
 
-Global average pooling leaves free how evidence is spread, as long as its mean is right, and what is
-free comes out as a pattern of position that all pictures share. Boxes and lungs bind it.
+The truth leaves free how evidence is spread, as long as the logit is right, and what is free comes
+out as a pattern of position that all pictures share. Boxes and lungs bind it, and evidence of zero
+comes to mean that there is nothing.
 
 Does not: look at the logit (``training`` does).
 """
@@ -24,13 +25,14 @@ def evidence_loss(evidence: Tensor, batch: Batch, weights: EvidenceLoss) -> Tens
     positive = batch.targets > 0.5
     boxed = batch.knows_boxes & positive
     in_lungs = batch.knows_lungs & positive & ~boxed
-    lungs = functional.adaptive_max_pool2d(batch.lungs[:, None], _cells(evidence))[:, 0]
-    outside = ((1 - lungs) * evidence.relu().square()).mean((1, 2))
+    within = torch.where(boxed[:, None, None], batch.boxes, batch.lungs)
+    touched = functional.adaptive_max_pool2d(within[:, None], _cells(evidence))[:, 0]
+    elsewhere = torch.where(positive[:, None, None], 1 - touched, 1.0)
+    knows = boxed | in_lungs | ~positive
     per_picture = (
         weights.boxes * boxed * missed_share(evidence, batch.boxes)
         + weights.lungs * in_lungs * missed_share(evidence, batch.lungs)
-        + weights.outside * batch.knows_lungs * outside
-        + weights.flat * ~positive * evidence.flatten(1).var(1, correction=0)
+        + weights.elsewhere * knows * (elsewhere * evidence.square()).mean((1, 2))
     )
     return per_picture.mean()
 

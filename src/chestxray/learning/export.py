@@ -13,7 +13,6 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -59,7 +58,6 @@ from chestxray.learning.inputs import (
     to_grey_levels,
     to_pixels,
 )
-from chestxray.learning.networks import Network
 from chestxray.learning.pictures import Levels, bare_pictures
 from chestxray.learning.sampling import weights_of
 from chestxray.learning.training import Progress, Run, no_progress
@@ -76,7 +74,6 @@ INT8_SAME_LABELS = 0.99
 CORRUPTED_COPIES = 4
 N_QUANTISATION_INPUTS = 256
 N_REFERENCE_ANSWERS = 4
-N_REFERENCE_PICTURES = 512
 
 
 def export(
@@ -116,8 +113,7 @@ def export(
     truth = np.tile(targets_of(judging) > 0.5, 1 + CORRUPTED_COPIES)
 
     begin("graph")
-    negatives = train[targets_of(learned) < 0.5]
-    fp32 = to_onnx(relative_to(negatives, run.network, config), config.side_px)
+    fp32 = to_onnx(run.network, config.side_px)
     model = fp32
     if precision == "int8":
         model = quantise(fp32, _quantisation_inputs(train, config))
@@ -284,18 +280,6 @@ def _evidence_scale(clean: NetworkAnswers, heldout: list[Sample]) -> float:
     """The strongest cell of a typical positive: the 75th percentile over held-out ones."""
     strongest = clean.evidence.max(axis=(1, 2))[targets_of(heldout) > 0.5]
     return max(float(np.percentile(strongest, 75)), 1e-6)
-
-
-def relative_to(negatives: Levels, network: Network, config: TrainConfig) -> Network:
-    """A copy of ``network`` whose evidence is relative to the mean of pictures (N, H, W) without
-    the finding: what all pictures share says nothing of one."""
-    order = np.random.default_rng(config.seed).permutation(len(negatives))[:N_REFERENCE_PICTURES]
-    inputs = torch.from_numpy(inputs_of(negatives[order], config, config.side_px))
-    relative = deepcopy(network).cpu().eval()
-    with torch.inference_mode():
-        evidence = torch.cat([relative(batch).evidence for batch in torch.split(inputs, 64)])
-    relative.refer_to(evidence.mean(0).clone())
-    return relative
 
 
 def _validated(

@@ -1,8 +1,8 @@
 """From a trained network to the ONNX graph that is served: BatchNorm folded, then int8.
 
-Standardising and the head (a 1×1 convolution that gives the evidence, mean and bias) stay in fp32,
-so that ``logit = mean(evidence) + bias`` holds in int8 too. Which nodes int8 computes is read off
-the graph, in one place (``_nodes_for_int8``).
+Standardising and the head (a 1×1 convolution that gives the evidence, its pooling and the bias)
+stay in fp32, so that ``logit = log(mean(exp(evidence))) + bias`` holds in int8 too. Which nodes
+int8 computes is read off the graph, in one place (``_nodes_for_int8``).
 
 Does not: decide whether the result is good enough (``export`` does).
 """

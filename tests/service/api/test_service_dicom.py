@@ -59,7 +59,7 @@ AGES = {"001Y": True, "005Y": True, "071M": True, "006Y": False, "011M": False, 
 def test_a_patient_of_another_age_than_the_model_knows_is_refused(
     client: httpx.Client, predictor: Predictor, age: str, known: bool
 ) -> None:
-    assert predictor.manifest.population.age_years == (1, 5)
+    assert predictor.manifest.population.age_years == ((1, 5),)
     response = predict(client, dicom(STORED, PatientAge=age))
     if known:
         assert (response.status_code, response.json()["warnings"]) == (200, [])

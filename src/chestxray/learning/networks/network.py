@@ -1,26 +1,30 @@
-"""What every network here is: evidence per cell of the picture, and one logit that is its mean.
+"""What every network here is: evidence per cell of the picture, and one logit pooled from it.
 
-Global average pooling followed by one linear layer is linear in the last feature map ``A``, so the
-linear layer can be applied to every cell first and averaged afterwards. The per-cell result is the
-``evidence``; it equals Grad-CAM at the last feature map up to its ReLU and a constant factor
-(Selvaraju et al. 2017, arXiv 1610.02391: the gradient of the logit with respect to channel k is
-the constant w_k / (H·W)). No hooks, no backward pass.
+A linear layer is applied to every cell of the last feature map ``A``. What it says of a cell is the
+``evidence``; the logit is the log of the mean of its exponentials, plus a bias. This log-sum-exp
+pooling (Pinheiro and Collobert 2015, arXiv 1411.6228; of radiographs Wang et al. 2017, arXiv
+1705.02315) lets one cell speak for all, while the mean would need all cells lifted for a finding
+that fills one: softmax(evidence) is what each cell has to do with the logit.
 
-What evidence of zero means is free, as long as the bias makes up for it. ``refer_to`` makes it "as
-in a radiograph without the finding" for every cell.
+The evidence equals Grad-CAM at the last feature map up to its ReLU and a constant factor (Selvaraju
+et al. 2017, arXiv 1610.02391): the gradient of the logit with respect to channel k, averaged over
+cells, is w_k / (H·W), since a softmax sums to one. No hooks, no backward pass.
 
 Does not: say how a picture becomes a feature map (``resnet`` and ``vision_transformer`` do).
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+NEGATIVE_LOGIT = -3.0
+"""The bias that training begins with: evidence of zero stands for a radiograph without the finding,
+so that evidence need say only what is there."""
 MIN_STD = 0.1
 """Least standard deviation that an input is divided by: an empty picture must not become noise."""
 
@@ -28,8 +32,8 @@ MIN_STD = 0.1
 class NetworkOutput(NamedTuple):
     """What a network says of a batch of B inputs.
 
-    ``logit`` (B,), ``evidence`` (B, H, W) with ``logit = evidence.mean((1, 2)) + bias``, and
-    ``features`` (B, C), the pooled last feature map that the input check looks at.
+    ``logit`` (B,), ``evidence`` (B, H, W) with ``logit = log(mean(exp(evidence))) + bias``, and
+    ``features`` (B, C), the mean of the last feature map, which the input check looks at.
     """
 
     logit: Tensor
@@ -58,18 +62,10 @@ class Network(nn.Module, ABC):
     """
 
     fc: nn.Linear
-    reference: Tensor
-    """What is subtracted from the evidence of every cell, (H, W), or () for nothing."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("reference", torch.zeros(()), persistent=False)
-
-    def refer_to(self, reference: Tensor) -> None:
-        """Give evidence relative to a map (H, W), such as that of negatives; logits stay."""
-        with torch.no_grad():
-            self.fc.bias.add_(reference.mean())
-            self.reference = torch.add(self.reference, reference)
+    def _initialise_head(self) -> None:
+        nn.init.normal_(self.fc.weight, std=0.01)
+        nn.init.constant_(self.fc.bias, NEGATIVE_LOGIT)
 
     @abstractmethod
     def feature_map(self, x: Tensor) -> Tensor:
@@ -78,8 +74,9 @@ class Network(nn.Module, ABC):
     def head(self, feature_map: Tensor) -> NetworkOutput:
         """The last feature map (B, C, H, W) → logit, evidence and pooled features."""
         weight = self.fc.weight[:, :, None, None]
-        evidence = functional.conv2d(feature_map, weight)[:, 0] - self.reference
-        logit = evidence.mean((1, 2)) + self.fc.bias
+        evidence = functional.conv2d(feature_map, weight)[:, 0]
+        cells = evidence.flatten(1)
+        logit = cells.logsumexp(1) - math.log(cells.shape[1]) + self.fc.bias
         return NetworkOutput(logit, evidence, feature_map.mean((2, 3)))
 
     def forward(self, x: Tensor) -> NetworkOutput:

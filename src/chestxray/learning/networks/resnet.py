@@ -111,8 +111,7 @@ class ResNet(Network):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        nn.init.normal_(self.fc.weight, std=0.01)
-        nn.init.zeros_(self.fc.bias)
+        self._initialise_head()
 
     def feature_map(self, x: Tensor) -> Tensor:
         """Inputs (B, 1, S, S) → last feature map (B, C, H, W), the end of ``layer4``."""

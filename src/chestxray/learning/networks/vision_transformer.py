@@ -107,10 +107,10 @@ class VisionTransformer(Network):
                 nn.init.trunc_normal_(module.weight, std=0.02)
         # Patches as large as positions, when the input has a standard deviation of 1.
         nn.init.trunc_normal_(self.patch_embed.proj.weight, std=1 / self.patch_px)
-        nn.init.normal_(self.fc.weight, std=0.01)
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
+        self._initialise_head()
 
     def positions(self, cells: int) -> Tensor:
         """The position embedding (1, cells², width) for ``cells`` patches a side."""

@@ -305,7 +305,7 @@ def test_the_model_card_has_every_figure_of_the_metadata(
             assert str(n) in text
     assert n_figures >= 7 * len(metadata["operating_points"])
     population = metadata["population"]
-    assert "{} to {} years".format(*population["age_years"]) in text
+    assert "{} to {} years".format(*population["age_years"][0]) in text
     assert all(", ".join(population[of]) in text for of in ("modalities", "body_parts", "views"))
     assert metadata["finding"]["code"]["value"] in text
     for point in metadata["operating_points"].values():

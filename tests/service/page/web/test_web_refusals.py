@@ -148,9 +148,9 @@ def test_that_the_age_is_not_known_is_said_once_and_without_a_warnings_sign(
     expect(page.locator("#remarks")).to_be_visible()
 
 
-@pytest.mark.parametrize("ages", [(1, 5), None])
+@pytest.mark.parametrize("ages", [(1, 5), ((1, 5), (18, 90)), None])
 def test_the_page_knows_the_policys_words_for_an_age_that_is_not_known(
-    page: Page, ages: tuple[int, int] | None
+    page: Page, ages: tuple[Any, ...] | None
 ) -> None:
     knows = Population.model_validate(POPULATION | {"age_years": ages})
     (of_age,) = Policy("balanced", Choices(), knows).admit(Acquisition())

@@ -26,8 +26,10 @@ export const figure = (of) => `${share(of.value)} ${interval(of)}`.trim();
 /** Of an answer, for style sheets, which know no labels. */
 export const finding = (positive) => (positive ? "positive" : "negative");
 
-/** `[1, 5]` in words. */
-export const ages = ([from, to]) => `${from} to ${to} years`;
+/** `[[1, 5], [18, 90]]` in words. */
+export function ages(ranges) {
+  return `${ranges.map(([from, to]) => `${from} to ${to}`).join(" or ")} years`;
+}
 
 /** A coded meaning, which begins with a capital, within a sentence; an acronym stays one. */
 export const meaning = (text) =>
