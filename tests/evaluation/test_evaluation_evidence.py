@@ -96,23 +96,30 @@ def test_chance_is_the_mean_area_of_boxes_and_what_a_flat_map_reaches():
     assert found["chance"] == pytest.approx(1.5 / CELLS**2)
     assert found["pointing"] == pytest.approx(found["chance"])
     assert found["auprc"] == pytest.approx(found["chance"])
+    assert found["auprc_pooled"] == pytest.approx(found["chance"])
 
 
 def test_evidence_that_is_the_boxes_has_an_auprc_of_1():
     inside = np.stack([over_cell(2, 3), over_cell(5, 6)])
     found = values(against_boxes(list(inside.astype(np.float32)), inside, subjects(2)))
-    assert found["auprc"] == pytest.approx(1)
+    assert found["auprc"] == found["auprc_pooled"] == pytest.approx(1)
     assert found["pointing"] == 1
 
 
-def test_auprc_is_the_average_precision_of_all_pixels_in_one_pool():
+def test_auprc_is_the_mean_average_precision_of_radiographs_and_that_of_all_in_one_pool():
     random = np.random.default_rng(0)
     maps = [random.normal(number, 1, (CELLS, CELLS)).astype(np.float32) for number in range(3)]
     inside = np.stack([over_cell(n, n) | (enlarge(maps[n], SIDE_PX) > 1.5 + n) for n in range(3)])
     found = values(against_boxes(maps, inside, subjects(3)))
     shown = np.stack([enlarge(cells, SIDE_PX) for cells in maps])
     pooled = average_precision_score(inside.ravel(), shown.ravel())
-    assert found["auprc"] == pytest.approx(pooled, abs=1e-3)
+    assert found["auprc_pooled"] == pytest.approx(pooled, abs=1e-3)
+    alone = [
+        average_precision_score(region.ravel(), map_.ravel())
+        for region, map_ in zip(inside, shown, strict=True)
+    ]
+    assert found["auprc"] == pytest.approx(np.mean(alone))
+    assert found["auprc"] > pooled + 0.1  # the maps have not one scale
 
 
 def test_the_best_fixed_point_lies_where_the_most_boxes_are():
@@ -129,6 +136,7 @@ def test_the_location_prior_knows_the_other_subjects_boxes_and_not_ones_own():
     same = np.stack([over_cell(2, 3)] * 3)
     found = values(against_boxes([one_cell(0, 0)] * 3, same, subjects(3)))
     assert (found["prior_pointing"], found["prior_auprc"]) == (1, pytest.approx(1))
+    assert found["prior_auprc_pooled"] == pytest.approx(1)
     apart = np.stack([over_cell(2, 3), over_cell(2, 3), over_cell(5, 6)])
     found = values(against_boxes([one_cell(0, 0)] * 3, apart, ["a", "a", "b"]))
     assert found["prior_pointing"] == 0

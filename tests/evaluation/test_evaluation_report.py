@@ -53,7 +53,16 @@ def not_judged() -> dict:
 
 def judged() -> dict:
     """As :func:`not_judged`, with both."""
-    against = ("pointing", "chance", "best_fixed_point", "prior_pointing", "auprc", "prior_auprc")
+    against = (
+        "pointing",
+        "chance",
+        "best_fixed_point",
+        "prior_pointing",
+        "auprc",
+        "prior_auprc",
+        "auprc_pooled",
+        "prior_auprc_pooled",
+    )
     found = not_judged()
     found["boxes"] = {
         "n": 7,

@@ -5,9 +5,11 @@ stretched to a square (of ``SIDE_PX``, as lung masks have it). Three questions a
 radiographs with the finding:
 
 - *Boxes.* Does the peak lie in a box that a reader drew (pointing game, Zhang et al. 2018), and how
-  well does evidence rank the pixels in boxes above the others (average precision)? Beside them
-  stand what chance reaches, one point for all radiographs, and the mean of the others' boxes as a
-  map: none of these looks at the radiograph.
+  well does evidence rank the pixels in boxes above the others (average precision, the area under
+  the precision-recall curve), within a radiograph, as Arun et al. 2021 have it, and in one pool of
+  all, where one scale of evidence is asked of them? Beside them stand what chance reaches, one
+  point for all radiographs, and the mean of the others' boxes as a map: none of these looks at the
+  radiograph.
 - *Lungs.* Which share of the evidence for the finding lies within the lungs? This is asked of
   radiographs without the finding, too.
 - *Deletion.* How much of the logit is lost when a patch of a radiograph without the finding covers
@@ -31,6 +33,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
 
 from chestxray.dataset import Box, Sample, read_boxes
 from chestxray.dataset.lungs import SIDE_PX
@@ -164,10 +167,10 @@ def against_boxes(
 ) -> dict[str, Any]:
     """Pointing game and pixel average precision (AUPRC) of ``evidence``, N × (h, w), and of less.
 
-    ``inside`` (N, S, S) says which pixels lie in boxes. ``chance`` is the mean area of boxes, what
-    both figures are for a map of noise. The best fixed point is the one that lies in the boxes of
-    the most radiographs, and flatters, since it is chosen on these. The location prior of a
-    radiograph is the mean box map of all other subjects.
+    ``auprc`` is the mean of each radiograph's own. ``inside`` (N, S, S) says which pixels lie in
+    boxes. ``chance`` is the mean area of boxes, what all figures are for a map of noise. The best
+    fixed point is the one that lies in the boxes of the most radiographs, and flatters, since it is
+    chosen on these. The location prior of a radiograph is the mean box map of all other subjects.
     """
     side_px = inside.shape[-1]
     at = np.unravel_index(inside.mean(axis=0).argmax(), (side_px, side_px))
@@ -187,14 +190,16 @@ def against_boxes(
         "best_fixed_point": fixed,
         "pointing_above_fixed_point": hits - fixed,
         "prior_pointing": by_prior,
+        "auprc": _average_precisions(shown, inside),
+        "prior_auprc": _average_precisions(prior, inside),
     }
     return {
         **{name: resample(partial(mean, of), subjects).figure() for name, of in shares.items()},
         "best_fixed_point_at": {
             name: (int(pixel) + 0.5) / side_px for name, pixel in zip("yx", at, strict=True)
         },
-        "auprc": _average_precision(shown, inside, subjects),
-        "prior_auprc": _average_precision(prior, inside, subjects),
+        "auprc_pooled": _pooled_average_precision(shown, inside, subjects),
+        "prior_auprc_pooled": _pooled_average_precision(prior, inside, subjects),
     }
 
 
@@ -218,7 +223,17 @@ def _prior(inside: Bools, subjects: Sequence[str]) -> Callable[[int], Floats]:
     return of_the_others
 
 
-def _average_precision(
+def _average_precisions(map_of: Callable[[int], Floats], inside: Bools) -> Floats:
+    """Of each radiograph's pixels, (N,)."""
+    return np.array(
+        [
+            average_precision_score(region.ravel(), map_of(number).ravel())
+            for number, region in enumerate(inside)
+        ]
+    )
+
+
+def _pooled_average_precision(
     map_of: Callable[[int], Floats], inside: Bools, subjects: Sequence[str]
 ) -> Figure:
     """Over the pixels of all radiographs in one pool, so one scale of evidence is asked of all.

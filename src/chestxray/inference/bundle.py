@@ -138,8 +138,9 @@ class EvidenceValidation(_Facts):
 
     ``n`` radiographs of ``dataset`` have boxes. ``pointing`` is the share of them whose peak of
     evidence lies in a box; one point, the same for all, chosen to hit the most, would reach
-    ``best_fixed_point``. ``auprc`` is the area under the precision-recall curve over pixels, and
-    ``chance`` the share of pixels within boxes, which is what evidence at random would reach.
+    ``best_fixed_point``. ``auprc`` is the area under the precision-recall curve over the pixels of
+    a radiograph, on average, and ``chance`` the share of pixels within boxes, which is what
+    evidence at random would reach.
     """
 
     dataset: str = Field(min_length=1)
