@@ -65,6 +65,17 @@ def test_evaluate_judges_several_folders_as_one_data_set(evaluate, tmp_path) -> 
     assert {row.partition("/")[0] for row in rows} == {"children", "adults"}
 
 
+def test_evaluate_judges_one_source_of_several(evaluate, tmp_path) -> None:
+    adults = write_dataset(tmp_path / "adults", 4, first_seed=100)
+    both = ("--data", adults, "--source")
+    assert evaluate(tmp_path, *both, "adults")[0] == 0
+    report = report_in(tmp_path)
+    assert (report["dataset"], report["n"]) == ("adults", 8)
+    code, _, err = evaluate(tmp_path / "none", *both, "nobody")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "no radiograph is of the source nobody; there are: adults, children" in err
+
+
 def test_evaluate_says_what_a_table_leaves_out_and_what_is_wrong_with_it(
     evaluate, tmp_path
 ) -> None:

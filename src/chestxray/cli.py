@@ -21,7 +21,7 @@ from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -469,6 +469,10 @@ def evaluate(
     heldout: Annotated[
         bool, typer.Option("--heldout", help="only subjects the bundle was not trained on")
     ] = False,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="judge radiographs of this source alone; again for more"),
+    ] = None,
     prevalence: Annotated[
         float | None, typer.Option(help="of the finding where you work, for predictive values")
     ] = None,
@@ -489,7 +493,12 @@ def evaluate(
     ] = False,
 ) -> None:
     """Judge a bundle on labelled radiographs: report.html, report.json and predictions.csv."""
-    from chestxray.dataset import dataset_name, read_dataset, read_lungs  # noqa: PLC0415
+    from chestxray.dataset import (  # noqa: PLC0415
+        dataset_name,
+        of_sources,
+        read_dataset,
+        read_lungs,
+    )
     from chestxray.evaluation.comparison import check_finding, comparison_of  # noqa: PLC0415
     from chestxray.evaluation.confounding import given_away  # noqa: PLC0415
     from chestxray.evaluation.evaluate import (  # noqa: PLC0415
@@ -502,7 +511,6 @@ def evaluate(
     )
     from chestxray.evaluation.evidence import evidence_of, find_boxes  # noqa: PLC0415
     from chestxray.evaluation.heldout import heldout_samples  # noqa: PLC0415
-    from chestxray.evaluation.metrics import FIGURES  # noqa: PLC0415
     from chestxray.inference import BUNDLED, Predictor  # noqa: PLC0415
 
     with _extra("evaluate"):
@@ -522,6 +530,8 @@ def evaluate(
     if heldout:
         judged = [p.manifest for p in (predictor, other) if p is not None]
         samples = heldout_samples(samples, judged)
+    if source:
+        samples = of_sources(samples, source)
 
     def score(by: Predictor, what: str) -> list[Scored]:
         with _bar(what, len(samples)) as on_scored:
@@ -529,7 +539,8 @@ def evaluate(
 
     scored = score(predictor, "evaluate")
     split = "held-out subjects" if heldout else "all"
-    report = report_of(predictor, scored, dataset_name(data), split, prevalence=prevalence)
+    dataset = ", ".join(source) if source else dataset_name(data)
+    report = report_of(predictor, scored, dataset, split, prevalence=prevalence)
     if other is not None:
         report["comparison"] = comparison_of(predictor, scored, other, score(other, "compare"))
     report["evidence"] = evidence_of(predictor, scored, boxes=boxed, lungs=masks, threads=_cores())
@@ -542,6 +553,13 @@ def evaluate(
             stressed = stressing.stress(predictor, samples, threads=_cores(), on_scored=on_scored)
         write_json(stressed, out / "stress.json")
     write_html(report, scored, predictor.manifest, out / "report.html", stress=stressed)
+    _say_figures(report)
+    _say(f"{out / 'report.html'}")
+
+
+def _say_figures(report: dict[str, Any]) -> None:
+    from chestxray.evaluation.metrics import FIGURES  # noqa: PLC0415
+
     _say(
         f"n = {report['n']} of {report['n_subjects']} subjects, {report['n_refused']} refused, "
         f"{report['n_unreadable']} unreadable; operating point {report['operating_point']}"
@@ -560,7 +578,6 @@ def evaluate(
             f"{against['best_fixed_point']['value']:.1%}; pixel AUPRC "
             f"{against['auprc']['value']:.3f}, chance {against['chance']['value']:.3f}"
         )
-    _say(f"{out / 'report.html'}")
 
 
 @app.command()

@@ -101,6 +101,20 @@ def split_heldout(
     return Split(train, held)
 
 
+def of_sources(samples: Sequence[Sample], sources: Collection[str]) -> list[Sample]:
+    """The samples of some sources, in their order.
+
+    Raises:
+        DatasetError: no sample is of one of them.
+    """
+    known = {sample.source for sample in samples}
+    if unknown := set(sources) - known:
+        raise DatasetError(
+            f"no radiograph is of the source {min(unknown)}; there are: {', '.join(sorted(known))}"
+        )
+    return [sample for sample in samples if sample.source in sources]
+
+
 def leave_out(samples: Sequence[Sample], sources: str | Collection[str]) -> Split:
     """One source or several held out, the others to train on, less the subjects that they share.
 
@@ -108,13 +122,8 @@ def leave_out(samples: Sequence[Sample], sources: str | Collection[str]) -> Spli
         DatasetError: no sample is of such a source, or the others lack a truth.
     """
     sources = {sources} if isinstance(sources, str) else set(sources)
-    known = {sample.source for sample in samples}
-    if unknown := sources - known:
-        raise DatasetError(
-            f"no radiograph is of the source {min(unknown)}; there are: {', '.join(sorted(known))}"
-        )
     ordered = sorted(samples, key=lambda s: s.path)
-    heldout = [sample for sample in ordered if sample.source in sources]
+    heldout = of_sources(ordered, sources)
     tied = {
         sample.path
         for cluster in inseparable(ordered)
