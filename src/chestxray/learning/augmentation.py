@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -30,9 +31,12 @@ from chestxray.learning.artefacts import (
     redact,
     soft,
 )
-from chestxray.learning.config import Augmentation
 from chestxray.learning.draws import Draws
 from chestxray.learning.pictures import Pictures
+
+if TYPE_CHECKING:
+    from chestxray.learning.config import Augmentation
+
 
 WHERE_EVERY_PX = 4
 """Maps of where are a quarter as large as the picture."""

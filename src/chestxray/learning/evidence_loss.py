@@ -9,12 +9,17 @@ Does not: look at the logit (``training`` does).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from chestxray.learning.augmentation import Batch
-from chestxray.learning.config import EvidenceLoss
+
+if TYPE_CHECKING:
+    from chestxray.learning.config import EvidenceLoss
+
 
 LEAST_SHARE = 1e-4
 LEAST_COVERED = 0.05

@@ -28,13 +28,10 @@ from chestxray.dataset.lungs import read_lungs
 from chestxray.errors import ChestXrayError, DatasetError
 from chestxray.inference.bundle import Preprocessing
 from chestxray.learning.config import TrainConfig
-from chestxray.learning.pictures import BOXES_PX, Levels, Pictures, kept_px
+from chestxray.learning.pictures import BLACK, BOXES_PX, Levels, Pictures, kept_px
 from chestxray.learning.sampling import strata_of
 
 Mask = NDArray[np.bool_]
-
-BLACK = 12
-"""Grey levels up to this are the blacked-out surroundings of lungs, JPEG's ringing included."""
 
 
 @dataclass(frozen=True, slots=True)

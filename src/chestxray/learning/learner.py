@@ -10,7 +10,7 @@ import copy
 import gc
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,11 +19,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from chestxray.errors import ConfigError
 from chestxray.learning.augmentation import Batch
-from chestxray.learning.config import Stage, TrainConfig
 from chestxray.learning.evidence_loss import evidence_loss
 from chestxray.learning.networks import Network, NetworkOutput
 from chestxray.learning.processes import ALONE, Processes
 from chestxray.learning.strata_alike import StratumMeans
+
+if TYPE_CHECKING:
+    from chestxray.learning.config import Stage, TrainConfig
 
 
 class Learner:

@@ -16,6 +16,8 @@ from torch import Tensor
 
 Levels = NDArray[np.uint8]
 
+BLACK = 12
+"""Grey levels up to this are the blacked-out surroundings of lungs, JPEG's ringing included."""
 BOXES_PX = 48
 """How many cells a side maps of boxes have, which are finer than any evidence."""
 

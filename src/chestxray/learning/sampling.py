@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chestxray.dataset import Sample
 from chestxray.errors import ConfigError
-from chestxray.learning.config import TrainConfig
+
+if TYPE_CHECKING:
+    from chestxray.learning.config import TrainConfig
+
 
 Stratum = tuple[str, ...]
 
