@@ -3,11 +3,11 @@
     .venv/bin/python benchmarks/input_check.py --data ../shared/data \\
         --out docs/reports/input_check.json
 
-Asked of the shipped bundle, or of ``--bundle``: radiographs of adults, full-size originals, every
-fourth file of the held-out subjects (those of ``evaluate --heldout``), clean and under what a
-clinic does to them; then photographs and bone X-rays; then the negatives of radiographs. Corrupted
-pictures are those of ``evaluate --stress``: the same draw from (SHA-256 of the file, corruption,
-severity).
+Asked of the shipped bundle, or of ``--bundle``: the frontal chests of every source, of those that
+it has learned from only of held-out subjects (those of ``evaluate --heldout``), and full-size
+originals; every fourth of the held-out children under what a clinic does to them; then lateral
+chests, other parts, photographs; then the negatives of radiographs. Corrupted pictures are those of
+``evaluate --stress``: the same draw from (SHA-256 of the file, corruption, severity).
 
 Does not: choose a threshold; the check's is the manifest's.
 """
@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from chestxray.dataset import Sample, read_dataset
+from chestxray.dataset import of_sources, read_dataset
 from chestxray.errors import ChestXrayError
 from chestxray.evaluation.corruptions import (
     CLINIC_SEVERITIES,
@@ -40,7 +40,16 @@ from chestxray.imaging import Radiograph
 from chestxray.inference import BUNDLED, Prediction, Predictor
 
 EVERY = 4
-"""One held-out file in so many is asked about, to keep it short: each is judged two dozen times."""
+"""One held-out file in so many is corrupted, to keep it short: each is judged two dozen times."""
+
+CHILDREN, ADULTS = "chest_xray", "adults"
+LEARNED = (f"{CHILDREN}/train", "others/nih", "others/rsna_normal", "others/rsna_lungs", ADULTS)
+"""The data sets that the shipped bundle was trained on, and one of the same that only judges."""
+WHOLE = (CHILDREN, "nih", "rsna_normal", ADULTS)
+"""Their sources of whole radiographs."""
+NEVER_LEARNED = ("hannover", "ieee8023", "openist", "pk_tb", "tb_qatar", "figure1", "actualmed")
+SUFFIXES = (".jpg", ".jpeg", ".png")
+NOT_FRONTAL = "others/not_frontal_chest"
 
 CLINIC = [
     (name, severity)
@@ -62,68 +71,62 @@ def main() -> None:
 
     predictor = Predictor.load(given.bundle)
     labels = predictor.manifest.finding.labels
-    heldout = heldout_samples(
-        read_dataset(given.data / "chest_xray" / "train", labels), [predictor.manifest]
-    )
+    learned = read_dataset([given.data / folder for folder in LEARNED], labels)
+    heldout = heldout_samples(learned, [predictor.manifest])
+    chests = {name: [s.file for s in of_sources(heldout, [name])] for name in WHOLE}
+    chests |= {name: _pictures(given.data / "others" / name) for name in NEVER_LEARNED}
+    chests["originals"] = _pictures(given.data / "originals")
+    others = {
+        folder.name: _pictures(folder)
+        for parent in (given.data / NOT_FRONTAL, given.data / "not_chest")
+        for folder in sorted(parent.iterdir())
+        if folder.is_dir()
+    }
     facts = {
         "bundle_sha256": predictor.bundle_sha256,
         "command": f".venv/bin/python {shlex.join(sys.argv)}",
         "threshold": predictor.manifest.input_check.threshold,
         "operating_point": predictor.operating_point()[0],
         "heldout_every": given.every,
-        "sets": _radiographs(predictor, given.data, heldout[:: given.every])
-        | _not_chests(predictor, given.data / "not_chest"),
+        "chests": {name: _of_chests(predictor, files) for name, files in chests.items()},
+        "corrupted": _in_a_clinic(predictor, chests[CHILDREN][:: given.every]),
+        "others": {name: _of_others(predictor, files) for name, files in others.items()},
     }
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     _print(facts)
 
 
-def _radiographs(
-    predictor: Predictor, data: Path, heldout: Sequence[Sample]
-) -> dict[str, dict[str, Any]]:
-    """What should be accepted, and the negatives of it."""
-    upright: dict[str, dict[str, Any]] = {}
-    negatives: dict[str, dict[str, Any]] = {}
-    labels = predictor.manifest.finding.labels
-    for name, samples in (
-        ("adults", read_dataset(data / "adults", labels)),
-        ("originals", read_dataset(data / "originals", labels)),
-        ("heldout", heldout),
-    ):
-        answered = _asked(predictor, [s.file for s in samples], _and_its_negative)
-        read = [answers for answers in answered if answers]
-        upright[name] = _accepted([clean for clean, _ in read], len(samples))
-        if name != "originals":
-            negatives[f"negatives of {name}"] = {
-                "n": len(read),
-                "accepted": sum(negative.input_check.accepted for _, negative in read),
-                "noticed": sum(negative.inverted for _, negative in read),
-                "same_label": sum(negative.label == clean.label for clean, negative in read),
-            }
-    corrupted_at = partial(_in_a_clinic, predictor.manifest.preprocessing.shrink_to_px)
-    in_a_clinic = [a for a in _asked(predictor, [s.file for s in heldout], corrupted_at) if a]
-    for column, (corruption, severity) in enumerate(CLINIC):
-        upright[f"heldout {corruption} {severity}"] = {
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+
+
+def _of_chests(predictor: Predictor, files: Sequence[Path]) -> dict[str, int]:
+    """What should be accepted, and what becomes of its negatives."""
+    read = [answers for answers in _asked(predictor, files, _and_its_negative) if answers]
+    return _accepted([clean for clean, _ in read], len(files)) | {
+        "negatives_noticed": sum(negative.inverted for _, negative in read),
+        "negatives_same_label": sum(negative.label == clean.label for clean, negative in read),
+    }
+
+
+def _in_a_clinic(predictor: Predictor, files: Sequence[Path]) -> list[dict[str, Any]]:
+    corrupted_at = partial(_corrupted, predictor.manifest.preprocessing.shrink_to_px)
+    read = [answers for answers in _asked(predictor, files, corrupted_at) if answers]
+    return [
+        {
             "corruption": corruption,
             "severity": severity,
             "level": CORRUPTIONS[corruption].level_text(severity),
-        } | _accepted([answers[column] for answers in in_a_clinic], len(heldout))
-    return upright | negatives
-
-
-def _not_chests(predictor: Predictor, folder: Path) -> dict[str, dict[str, int]]:
-    """What should be refused."""
-    found = {}
-    for kind in ("natural", "bone"):
-        files = sorted(file for file in (folder / kind).iterdir() if file.is_file())
-        read = [answers[0] for answers in _asked(predictor, files, _as_it_is) if answers]
-        found[kind] = {
-            "n": len(read),
-            "refused": sum(not answer.input_check.accepted for answer in read),
-            "n_unreadable": len(files) - len(read),
         }
-    return found
+        | _accepted([answers[column] for answers in read], len(files))
+        for column, (corruption, severity) in enumerate(CLINIC)
+    ]
+
+
+def _of_others(predictor: Predictor, files: Sequence[Path]) -> dict[str, int]:
+    """What should be refused."""
+    return _accepted([a[0] for a in _asked(predictor, files, _as_it_is) if a], len(files))
 
 
 def _accepted(answers: Answers, n_files: int) -> dict[str, int]:
@@ -162,7 +165,7 @@ def _and_its_negative(radiograph: Radiograph, _: Path) -> Iterator[Radiograph]:
     yield replace(radiograph, pixels=1 - radiograph.pixels)
 
 
-def _in_a_clinic(side_px: int, radiograph: Radiograph, file: Path) -> Iterator[Radiograph]:
+def _corrupted(side_px: int, radiograph: Radiograph, file: Path) -> Iterator[Radiograph]:
     """One picture for each of ``CLINIC``."""
     pixels = shrunk(radiograph.pixels, side_px)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -171,14 +174,13 @@ def _in_a_clinic(side_px: int, radiograph: Radiograph, file: Path) -> Iterator[R
 
 
 def _print(facts: dict[str, Any]) -> None:
-    print(f"bundle {facts['bundle_sha256']}, one held-out file in {facts['heldout_every']}")
-    for name, counts in facts["sets"].items():
-        told = [
-            f"{what} {counts[what]:4}"
-            for what in ("accepted", "refused", "inverted", "noticed", "same_label")
-            if what in counts
-        ]
-        print(f"{name:32} n {counts['n']:4}  {'  '.join(told)}")
+    print(f"bundle {facts['bundle_sha256']}")
+    for what in ("chests", "others"):
+        for name, counts in facts[what].items():
+            print(f"{what:8} {name:20} accepted {counts['accepted']:4} of {counts['n']}")
+    for of in facts["corrupted"]:
+        name = f"{of['corruption']} {of['severity']}"
+        print(f"{'clinic':8} {name:20} accepted {of['accepted']:4} of {of['n']}")
 
 
 if __name__ == "__main__":

@@ -116,8 +116,6 @@ def test_the_head_is_exact_in_int8_too(exported, inputs, run, graph_outputs):
     cells = got.evidence.astype(np.float64)
     pooled = np.log(np.exp(cells).mean((1, 2)))
     np.testing.assert_allclose(got.logit, pooled + bias, atol=1e-4)
-    head = run.network.fc.weight.detach().numpy()[0]
-    np.testing.assert_allclose(got.features @ head, cells.mean((1, 2)), atol=1e-4)
 
 
 def test_quantising_leaves_no_mean_error_on_the_inputs_it_was_shown(fp32, inputs, graph_outputs):
@@ -160,8 +158,8 @@ def test_a_resnet_with_bottlenecks_keeps_its_first_stages_in_floats():
     assert sum(kernel.dtype == np.int8 for kernel in kernels.values()) == 53 - len(first)
 
 
-@pytest.mark.parametrize(("name", "n_features"), [("resnet34", 512), ("resnet50", 2048)])
-def test_larger_networks_are_exported_and_loaded(name, n_features, run, tmp_path, graph_outputs):
+@pytest.mark.parametrize(("name", "n_channels"), [("resnet34", 128), ("resnet50", 512)])
+def test_larger_networks_are_exported_and_loaded(name, n_channels, run, tmp_path, graph_outputs):
     torch.manual_seed(0)
     network, inputs = NETWORKS[name](), torch.randn(8, 1, 64, 64)
     network.train()(inputs)  # or what flows through so many blocks grows without bound
@@ -174,7 +172,7 @@ def test_larger_networks_are_exported_and_loaded(name, n_features, run, tmp_path
     export(larger, tmp_path, precision="fp32")
     predictor = Predictor.load(tmp_path)
     assert predictor.manifest.evidence.shape == (2, 2)
-    assert len(predictor.manifest.input_check.mean) == n_features
+    assert len(predictor.manifest.input_check.mean) == n_channels
     fp32 = (tmp_path / "model.onnx").read_bytes()
     exact = graph_outputs(fp32, inputs.numpy())
     np.testing.assert_allclose(exact.logit, wanted.logit.numpy(), atol=1e-3)

@@ -97,7 +97,8 @@ def test_evidence_is_grad_cam_of_layer4_up_to_the_number_of_cells(name, side_px)
     network = settled(name, seed=side_px)
     inputs = torch.randn(3, 1, side_px, side_px)
     with torch.no_grad():  # evidence of both signs, or the ReLU would not be tried
-        usual = functional.normalize(network(inputs).features.mean(0, keepdim=True))
+        _, last = network.feature_maps(inputs)
+        usual = functional.normalize(last.mean((0, 2, 3))[None])
         network.fc.weight -= (network.fc.weight @ usual.T) * usual
     cam, signed = grad_cam(network, inputs)
     with torch.no_grad():
@@ -122,18 +123,21 @@ def test_strong_evidence_does_not_overflow():
     feature_map = torch.zeros(1, 512, 3, 3)
     with torch.no_grad():
         feature_map[0, :, 1, 1] = 1000 * torch.sign(network.fc.weight[0])
-        out = network.head(feature_map)
-    expected = out.evidence.max() - math.log(9) + network.fc.bias
-    torch.testing.assert_close(out.logit, expected)
+        logit, evidence = network.head(feature_map)
+    expected = evidence.max() - math.log(9) + network.fc.bias
+    torch.testing.assert_close(logit, expected)
 
 
-def test_the_mean_of_the_evidence_is_the_linear_layer_of_the_pooled_features():
-    network = settled("resnet18", seed=0)
+@pytest.mark.parametrize(("name", "channels"), [("resnet18", 128), ("resnet50", 512)])
+def test_the_features_are_the_end_of_layer2_in_four_by_four_cells(name, channels):
+    network = settled(name, seed=0)
+    kept: list[Tensor] = []
+    network.layer2.register_forward_hook(lambda _, __, out: kept.append(out))
     with torch.no_grad():
-        out = network(torch.randn(4, 1, 96, 96))
-        expected = network.fc(out.features)[:, 0] - network.fc.bias
-    torch.testing.assert_close(out.evidence.mean((1, 2)), expected)
-    assert out.features.shape == (4, 512)
+        features = network(torch.randn(2, 1, 96, 96)).features
+    assert kept[0].shape == (2, channels, 12, 12)
+    cells = kept[0].unflatten(3, (4, 3)).unflatten(2, (4, 3)).mean((3, 5))
+    torch.testing.assert_close(features, cells.flatten(1))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_s16"])

@@ -195,15 +195,28 @@ class OperatingPoint(_Facts):
     rule: str
 
 
-class InputCheck(_Facts):
-    """Statistics of the pooled features of radiographs that the network was trained on.
+class Layout(_Facts):
+    """Whether features are of a whole, upright, frontal chest: of a linear classifier.
 
-    With z = (features - mean) / std, of C features, p = components · z (rows, orthonormal) and
-    r = z - componentsᵀ · p, the squared distance is
+    The score is the sigmoid of ``weights`` · features + ``bias`` + the logit of the check's
+    threshold, so at 0 = ``weights`` · features + ``bias`` it is the threshold.
+    """
+
+    weights: list[float] = Field(min_length=1)
+    bias: float
+
+
+class InputCheck(_Facts):
+    """Statistics of the features of radiographs that the network was trained on.
+
+    Features are C channels, or C channels of several cells each, one channel after the other.
+    With z = (features - mean) / std, of the channels' means, p = components · z (rows, orthonormal)
+    and r = z - componentsᵀ · p, the squared distance is
     (Σ p_k² / variances_k + ‖r‖² / residual_variance) / C.
     The score is 1 / (1 + (1 / threshold - 1) · (distance / distance_at_threshold)²): 1 at distance
-    0, ``threshold`` at ``distance_at_threshold``. A score below ``threshold`` means: not accepted
-    as a chest radiograph. ``input_check`` computes and fits it.
+    0, ``threshold`` at ``distance_at_threshold``; and no more than that of ``layout``, where there
+    is one. A score below ``threshold`` means: not accepted as a chest radiograph. ``input_check``
+    computes it.
     """
 
     mean: list[float]
@@ -214,12 +227,19 @@ class InputCheck(_Facts):
     distance_at_threshold: float = Field(gt=0)
     threshold: float = Field(gt=0, lt=1)
     rule: str
+    layout: Layout | None = None
+
+    @property
+    def n_features(self) -> int:
+        return len(self.mean if self.layout is None else self.layout.weights)
 
     @model_validator(mode="after")
     def _shapes_agree(self) -> InputCheck:
         n_features = len(self.mean)
         if n_features == 0 or len(self.std) != n_features:
             raise ValueError("mean and std must have one number for each feature")
+        if self.n_features % n_features:
+            raise ValueError("the layout must have as many weights for each feature")
         if any(len(row) != n_features for row in self.components):
             raise ValueError("every component must have one number for each feature")
         if len(self.variances) != len(self.components):

@@ -43,7 +43,7 @@ class NetworkAnswers(NamedTuple):
     """What the network says of N inputs, before any calibration, all float32.
 
     ``logit`` (N,), ``evidence`` (N, h, w) with ``logit = log(mean(exp(evidence))) + bias``, and
-    ``features`` (N, C), the mean of the last feature map.
+    ``features`` (N, C), of the picture's layout.
     """
 
     logit: NDArray[np.float32]

@@ -181,7 +181,7 @@ class Predictor:
         ]
         answers = self._network(np.stack(inputs))
         shapes = tuple(answer.shape[1:] for answer in answers)
-        expected = ((), self.manifest.evidence.shape, (len(self.manifest.input_check.mean),))
+        expected = ((), self.manifest.evidence.shape, (self.manifest.input_check.n_features,))
         if shapes != expected:
             raise BundleDamagedError(
                 f"the model's answers have the shapes {shapes}, where its manifest says {expected}"

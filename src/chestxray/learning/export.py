@@ -35,6 +35,7 @@ from chestxray.inference.bundle import (
     Calibration,
     Evidence,
     EvidenceValidation,
+    InputCheck,
     Manifest,
     OperatingPoint,
     Preprocessing,
@@ -58,6 +59,8 @@ from chestxray.learning.inputs import (
     to_grey_levels,
     to_pixels,
 )
+from chestxray.learning.layout import fit_layout, not_whole
+from chestxray.learning.networks.network import LAYOUT_CELLS
 from chestxray.learning.pictures import Levels, bare_pictures
 from chestxray.learning.sampling import weights_of
 from chestxray.learning.training import Progress, Run, no_progress
@@ -74,6 +77,10 @@ INT8_SAME_LABELS = 0.99
 CORRUPTED_COPIES = 4
 N_QUANTISATION_INPUTS = 256
 N_REFERENCE_ANSWERS = 4
+N_CHECKED = 3000
+"""Training radiographs that the input check is fitted to."""
+NEAR_ENOUGH, WHOLE_ENOUGH = 0.998, 0.993
+"""Shares of held-out radiographs, clean and corrupted, that each look accepts."""
 
 
 def export(
@@ -138,15 +145,7 @@ def export(
     )
 
     begin("input check")
-    check = fit_input_check(
-        np.concatenate(
-            [
-                network(inputs_of(train, config, config.side_px)).features,
-                network(corrupted(train, config, 0)).features,
-            ]
-        ),
-        np.concatenate([clean.features, copies[0].features]),
-    )
+    check = _fit_input_check(network, train, heldout, config)
 
     manifest = Manifest(
         format=FORMAT,
@@ -262,6 +261,29 @@ def check_parity(
                 "`chestxray export RUN --precision fp32` exports it as it is"
             )
     return measured
+
+
+def _fit_input_check(
+    network: OnnxNetwork, train: Levels, heldout: Levels, config: TrainConfig
+) -> InputCheck:
+    """Fitted to training radiographs, clean and corrupted; thresholds to held-out ones."""
+
+    def features(levels: Levels) -> NDArray[np.float32]:
+        clean = network(inputs_of(levels, config, config.side_px)).features
+        return np.concatenate([clean, network(corrupted(levels, config, 0)).features])
+
+    order = np.random.default_rng(config.seed).permutation(len(train))[:N_CHECKED]
+    seen, unseen = features(train[order]), features(heldout)
+    other = features(not_whole(train[order], config.seed))
+    n_cells = LAYOUT_CELLS**2
+    of_seen, of_unseen = (f.reshape(len(f), -1, n_cells).mean(2) for f in (seen, unseen))
+    check = fit_input_check(of_seen, of_unseen, NEAR_ENOUGH)
+    layout = fit_layout(seen, other, unseen, WHOLE_ENOUGH)
+    accepted = (
+        f"accepts {NEAR_ENOUGH:.1%} for being near and {WHOLE_ENOUGH:.1%} for being whole, of "
+        f"n = {len(unseen)} held-out radiographs"
+    )
+    return check.model_copy(update={"layout": layout, "rule": accepted})
 
 
 def _quantisation_inputs(train: NDArray[np.uint8], config: TrainConfig) -> NDArray[np.float32]:

@@ -22,6 +22,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional
 
+LAYOUT_CELLS = 4
+"""How many cells a side the features have."""
 NEGATIVE_LOGIT = -3.0
 """The bias that training begins with: evidence of zero stands for a radiograph without the finding,
 so that evidence need say only what is there."""
@@ -33,7 +35,8 @@ class NetworkOutput(NamedTuple):
     """What a network says of a batch of B inputs.
 
     ``logit`` (B,), ``evidence`` (B, H, W) with ``logit = log(mean(exp(evidence))) + bias``, and
-    ``features`` (B, C), the mean of the last feature map, which the input check looks at.
+    ``features`` (B, C · 16), an early feature map averaged over each of 4 × 4 cells, channel by
+    channel: what is where in the picture, which the input check looks at.
     """
 
     logit: Tensor
@@ -68,16 +71,26 @@ class Network(nn.Module, ABC):
         nn.init.constant_(self.fc.bias, NEGATIVE_LOGIT)
 
     @abstractmethod
-    def feature_map(self, x: Tensor) -> Tensor:
-        """Inputs (B, 1, S, S) → last feature map (B, C, H, W), a column of it for every cell."""
+    def feature_maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs (B, 1, S, S) → an early feature map, from before the network knows what to look
+        for, and the last one (B, C, H, W), a column of it for every cell."""
 
-    def head(self, feature_map: Tensor) -> NetworkOutput:
-        """The last feature map (B, C, H, W) → logit, evidence and pooled features."""
+    def head(self, feature_map: Tensor) -> tuple[Tensor, Tensor]:
+        """The last feature map (B, C, H, W) → logit (B,) and evidence (B, H, W)."""
         weight = self.fc.weight[:, :, None, None]
         evidence = functional.conv2d(feature_map, weight)[:, 0]
         cells = evidence.flatten(1)
         logit = cells.logsumexp(1) - math.log(cells.shape[1]) + self.fc.bias
-        return NetworkOutput(logit, evidence, feature_map.mean((2, 3)))
+        return logit, evidence
 
     def forward(self, x: Tensor) -> NetworkOutput:
-        return self.head(self.feature_map(x))
+        early, last = self.feature_maps(x)
+        return NetworkOutput(*self.head(last), _in_cells(early).flatten(1))
+
+
+def _in_cells(feature_map: Tensor) -> Tensor:
+    """(B, C, H, W) → (B, C, 4, 4), averaged; the exporter pools only where cells divide places."""
+    size = [-(-n // LAYOUT_CELLS) * LAYOUT_CELLS for n in feature_map.shape[2:]]
+    if size != list(feature_map.shape[2:]):
+        feature_map = functional.interpolate(feature_map, size, mode="bilinear")
+    return functional.adaptive_avg_pool2d(feature_map, LAYOUT_CELLS)

@@ -113,13 +113,12 @@ class ResNet(Network):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         self._initialise_head()
 
-    def feature_map(self, x: Tensor) -> Tensor:
-        """Inputs (B, 1, S, S) → last feature map (B, C, H, W), the end of ``layer4``."""
+    def feature_maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs (B, 1, S, S) → the ends of ``layer2`` and of ``layer4``."""
         x = standardise(x)
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
-        return x
+        early = self.layer2(self.layer1(x))
+        return early, self.layer4(self.layer3(early))
 
 
 def resnet18() -> ResNet:

@@ -121,15 +121,22 @@ class VisionTransformer(Network):
         grid = functional.interpolate(grid, (cells, cells), mode="bicubic", antialias=True)
         return grid.flatten(2).transpose(1, 2)
 
-    def feature_map(self, x: Tensor) -> Tensor:
-        """Inputs (B, 1, S, S) → the patches after the last norm, (B, width, H, W)."""
+    def feature_maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs (B, 1, S, S) → the patches after half of the blocks and after the last norm, both
+        (B, width, H, W)."""
         side_px = x.shape[-1]
         if side_px % self.patch_px:
             raise ValueError(f"inputs of {side_px} px: no multiple of {self.patch_px}")
         cells = side_px // self.patch_px
         patches: Tensor = self.patch_embed(standardise(x)).flatten(2).transpose(1, 2)
-        patches = self.norm(self.blocks(patches + self.positions(cells)))
-        return patches.transpose(1, 2).reshape(x.shape[0], -1, cells, cells)
+        half = len(self.blocks) // 2
+        early = self.blocks[:half](patches + self.positions(cells))
+        last = self.norm(self.blocks[half:](early))
+        return _as_map(early, cells), _as_map(last, cells)
+
+
+def _as_map(patches: Tensor, cells: int) -> Tensor:
+    return patches.transpose(1, 2).reshape(patches.shape[0], -1, cells, cells)
 
 
 def _sines_and_cosines(cells: int, width: int) -> Tensor:

@@ -18,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 
 from chestxray import __version__
 from chestxray.assessment import Assessment, Assessor, assess
-from chestxray.errors import UnauthorizedError
+from chestxray.errors import NotReadyError, UnauthorizedError
 from chestxray.service.api import openapi
 from chestxray.service.api.answers import batch_element
 from chestxray.service.api.schemas import (
@@ -165,7 +165,7 @@ async def metadata(
     assessor = registry.assessor(options.model)
     predictor = assessor.predictor
     statistics = {"mean", "std", "components", "variances", "residual_variance"}
-    hidden = statistics | {"distance_at_threshold"}
+    hidden = statistics | {"distance_at_threshold", "layout"}
     facts = predictor.manifest.model_dump(exclude={"input_check": hidden, "polarity": True})
     models = [
         ModelFacts(
@@ -204,6 +204,10 @@ async def livez() -> Health:
 @open_router.head("/readyz", include_in_schema=False)
 @open_router.get("/readyz", responses=openapi.problems(503))
 async def readyz(request: Request) -> Health:
-    """Radiographs are accepted: the bundles are loaded, and the service is not shutting down."""
-    _service(request).ready()
+    """Radiographs are accepted: the bundles are loaded, the service is not shutting down, and its
+    threads get done with what they do."""
+    service = _service(request)
+    service.ready()
+    if service.admission.stuck:
+        raise NotReadyError("no thread has got done with anything for long")
     return Health(status="ready")
