@@ -1,8 +1,9 @@
 """Mutants of image files: what ``image_mutant(seed, index)`` gives is a function of the two alone.
 
 A mutant starts from a file of :func:`corpus` and passes some operators. Half of them know nothing
-(bits, blocks, cuts, splices), the others know JPEG's segments, DICOM's elements or PNG's chunks
-and mend the checksums, so that a mutant gets past the walk to the decoder.
+(bits, blocks, cuts, splices), the others know JPEG's segments, PNG's chunks, DICOM's elements or
+the headers of compressed frames, and mend the checksums, so that a mutant gets past the walk to
+the decoder.
 
 The corpus is encoded by the Pillow that is installed, so the same seed gives other bytes under
 another version: keep a mutant that finds something as a file, not as a seed alone.
@@ -533,13 +534,15 @@ def dicom_integer(rng: Random, data: bytes) -> bytes:
 
 
 def dicom_number(rng: Random, data: bytes) -> bytes:
-    """A window, slope or count set to an interesting one."""
+    """A window, slope, count or age set to an interesting one."""
     parts = _elements(data)
-    found = [at for at, part in enumerate(parts) if part[4:6] in (b"DS", b"IS")]
+    found = [at for at, part in enumerate(parts) if part[4:6] in (b"DS", b"IS", b"AS")]
     if not found:
         return data
     at = rng.choice(found)
-    value = rng.choice(("0", "-1", "1e-9", "1e300", "-1e300", "nan", "inf", "x", "", "1\\2", "0.5"))
+    value = rng.choice(
+        ("0", "-1", "1e-9", "1e300", "-1e300", "nan", "inf", "x", "", "1\\2", "0.5", "080Y")
+    )
     padded = value.encode() + b" " * (len(value) % 2)
     return _joined(parts, at, parts[at][:6] + len(padded).to_bytes(2, "little") + padded)
 
@@ -590,6 +593,184 @@ def _elements(data: bytes) -> list[bytes]:
     return [*parts, data[at:]] if at < len(data) else parts
 
 
+# --- operators that know the one frame of compressed pixel data (PS3.5 A.4) -----------------------
+
+
+def frame_jpeg(rng: Random, data: bytes) -> bytes:
+    """A JPEG or JPEG-LS frame, mutated as a JPEG file is."""
+    before, frame, after = _frame(data)
+    return (
+        data if frame[:2] != b"\xff\xd8" else before + _item(rng.choice(JPEG)(rng, frame)) + after
+    )
+
+
+def frame_header_doubled(rng: Random, data: bytes) -> bytes:
+    """A second header of another size somewhere, bare or within metadata."""
+    before, frame, after = _frame(data)
+    kind, parts = _parts_of(frame)
+    headers = [part for part in parts if part[1:2] in kind.headers]
+    if not headers:
+        return data
+    size = struct.pack(kind.sides, rng.choice((64, 512, 6300, 65500)), rng.choice((64, 65500)))
+    header = rng.choice(headers)
+    header = header[: kind.sides_at] + size + header[kind.sides_at + len(size) :]
+    hidden = kind.metadata + struct.pack(">H", len(header) + 2) + header
+    parts.insert(rng.randrange(1, len(parts) + 1), rng.choice((header, hidden)))
+    return before + _item(b"".join(parts)) + after
+
+
+def frame_parts_moved(rng: Random, data: bytes) -> bytes:
+    before, frame, after = _frame(data)
+    _, parts = _parts_of(frame)
+    return before + _item(b"".join(_moved(rng, parts))) + after
+
+
+def frame_part_repeated(rng: Random, data: bytes) -> bytes:
+    before, frame, after = _frame(data)
+    _, parts = _parts_of(frame)
+    at = rng.randrange(len(parts))
+    times = min(rng.choice((2, 10, 100, 5000)), 1 + GROWN_BYTES // (len(parts[at]) or 1))
+    return before + _item(_joined(parts, at, parts[at] * times)) + after
+
+
+def frame_number(rng: Random, data: bytes) -> bytes:
+    """A number in one of the headers: a size, a count, a level, an exponent, a length."""
+    before, frame, after = _frame(data)
+    _, parts = _parts_of(frame)
+    at = rng.randrange(len(parts))
+    part, n_bytes = parts[at], rng.choice((1, 1, 2, 4))
+    start = rng.randrange(2, max(3, min(len(part), 64)))
+    number = rng.choice((_number(rng, n_bytes), rng.randrange(40).to_bytes(n_bytes)))
+    bent = part[:start] + number + part[start + n_bytes :]
+    return before + _item(_joined(parts, at, bent)) + after
+
+
+def frame_enlarged(rng: Random, data: bytes) -> bytes:
+    """The frame and the data set say the same size, of up to the pixels that are accepted."""
+    before, frame, after = _frame(data)
+    kind, parts = _parts_of(frame)
+    rows, columns = (int(2 ** rng.uniform(5, 13)) for _ in range(2))
+    sides = {kind.sides_at: struct.pack(kind.sides, *kind.order(rows, columns))}
+    if kind is _J2K and rng.random() < 0.7:
+        sides[kind.tile_at] = struct.pack(">II", *rng.choices((1, 7, 64, 500, 9000), k=2))
+    for at, part in enumerate(parts):
+        if part[1:2] in kind.headers:
+            for start, new in sides.items():
+                part = part[:start] + new + part[start + len(new) :]  # noqa: PLW2901
+            parts[at] = part
+    for tag, side in ((b"\x28\0\x10\0", rows), (b"\x28\0\x11\0", columns)):
+        before = re.sub(
+            re.escape(tag + b"US\2\0") + b"..",
+            lambda found, side=side: found[0][:-2] + side.to_bytes(2, "little"),
+            before,
+            flags=re.DOTALL,
+        )
+    return before + _item(b"".join(parts)) + after
+
+
+def frame_boxed(rng: Random, data: bytes) -> bytes:
+    """A codestream in the boxes of a JP2 file, some of them decoys, some of odd length."""
+    before, frame, after = _frame(data)
+
+    def box(kind: bytes, content: bytes) -> bytes:
+        size = rng.choice((8 + len(content),) * 6 + (0, 1, 7, 2**31))
+        return struct.pack(">I4s", size, kind) + content
+
+    kinds = [b"jp2c", b"jp2h", b"free", b"uuid", b"jp2c"]
+    boxes = [box(rng.choice(kinds), frame) for _ in range(rng.choice((1, 1, 2, 3)))]
+    start = struct.pack(">I4s4s", 12, b"jP  ", b"\r\n\x87\n")
+    return before + _item(start + box(b"ftyp", b"jp2 \0\0\0\0jp2 ") + b"".join(boxes)) + after
+
+
+def data_set_inflated(rng: Random, data: bytes) -> bytes:
+    """A deflated data set, mutated as what it inflates to is."""
+    at = data.find(b"1.2.840.10008.1.2.1.99\0")
+    try:
+        body = zlib.decompress(data[at + 23 :], -zlib.MAX_WBITS) if at > 0 else b""
+    except zlib.error:
+        return data
+    if not body:
+        return data
+    bent = rng.choice(DICOM)(rng, bytes(132) + body)[132:]
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return data[: at + 23] + deflater.compress(bent * rng.choice((1, 1, 1, 2))) + deflater.flush()
+
+
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+
+FRAMES: tuple[Operator, ...] = (
+    frame_jpeg,
+    frame_header_doubled,
+    frame_parts_moved,
+    frame_part_repeated,
+    frame_number,
+    frame_number,
+    frame_enlarged,
+    frame_boxed,
+    data_set_inflated,
+)
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """Where the headers of a compressed frame have what: codes, offsets within a segment."""
+
+    headers: tuple[bytes, ...]
+    sides: str
+    sides_at: int
+    metadata: bytes
+    tile_at: int = 0
+    columns_first: bool = False
+
+    def order(self, rows: int, columns: int) -> tuple[int, int]:
+        return (columns, rows) if self.columns_first else (rows, columns)
+
+
+_T81 = _Stream((b"\xc0", b"\xc1", b"\xc2", b"\xc3", b"\xf7"), ">HH", 5, b"\xff\xe5")
+_J2K = _Stream((b"\x51",), ">II", 6, b"\xff\x64", tile_at=22, columns_first=True)
+_RLE = _Stream((), ">HH", 0, b"")
+
+
+def _frame(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """What is before the pixel data's fragments, what they hold, and what is after them.
+
+    A file without such has no frame, and what is put into one follows it.
+    """
+    head = b"\xe0\x7f\x10\0OB\0\0\xff\xff\xff\xff"
+    at = data.find(head)
+    if at < 0:
+        return data, b"", b""
+    start = at = at + len(head)
+    items = []
+    while data[at : at + 4] == b"\xfe\xff\0\xe0":
+        length = int.from_bytes(data[at + 4 : at + 8], "little")
+        items.append(data[at + 8 : at + 8 + length])
+        at += 8 + length
+    return data[:start] + b"\xfe\xff\0\xe0\0\0\0\0", b"".join(items[1:]), data[at:]
+
+
+def _item(frame: bytes) -> bytes:
+    return b"\xfe\xff\0\xe0" + len(frame).to_bytes(4, "little") + frame
+
+
+def _parts_of(frame: bytes) -> tuple[_Stream, list[bytes]]:
+    """The start, the segments and the coded data of a frame; joined, the frame again."""
+    if frame.startswith(b"\xff\xd8"):
+        return _T81, _segments(frame)
+    if not frame.startswith(b"\xff\x4f"):
+        return _RLE, [frame[:64], frame[64:]]
+    parts, at = [frame[:2]], 2
+    while at + 4 <= len(frame) and frame[at] == 0xFF and frame[at + 1] != 0xD9:
+        if frame[at + 1] == 0x93:
+            following = frame.find(b"\xff\x90\0\x0a", at)
+            end = following if following >= 0 else len(frame) - 2
+        else:
+            end = at + 2 + int.from_bytes(frame[at + 2 : at + 4])
+        parts.append(frame[at:end])
+        at = max(at + 1, end)
+    return _J2K, [*parts, frame[at:]]
+
+
 def _operators_for(rng: Random, data: bytes) -> tuple[Operator, ...]:
     """As often those that know nothing as those that know the format, if it is known."""
     if rng.random() < 0.5:
@@ -600,7 +781,7 @@ def _operators_for(rng: Random, data: bytes) -> tuple[Operator, ...]:
         # Blind mutants of a PNG would all end at a checksum.
         return (*PNG, *BLIND_BUT_MENDED)
     if data[128:132] == b"DICM":
-        return DICOM
+        return rng.choice((DICOM, DICOM, FRAMES)) if _frame(data)[1] or _DEFLATED in data else DICOM
     return BLIND
 
 

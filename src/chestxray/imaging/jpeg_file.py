@@ -4,32 +4,39 @@ Sources: ITU-T T.81 annex B (JPEG), CIPA DC-007 (MPO). Does not: decode, or judg
 data, which carries no checksum.
 """
 
-import re
-import struct
-from collections.abc import Iterator
-
 from chestxray.errors import (
     AnimatedFileError,
     DamagedFileError,
     TruncatedFileError,
     UnsupportedFormatError,
 )
-from chestxray.imaging.container import MAX_PARTS, Coded, exif_orientation, tiff_value
+from chestxray.imaging.container import Coded, exif_orientation, tiff_value
+from chestxray.imaging.jpeg_segments import (
+    APPLICATION,
+    EOI,
+    FRAMES,
+    SOI,
+    SOS,
+    TABLES,
+    FrameHeader,
+    Segment,
+    frame_header,
+    segments,
+)
 from chestxray.imaging.radiograph import Limits
 
 SIGNATURE = b"\xff\xd8\xff"
 
-# A progressive JPEG of a few bytes per scan can ask for hours of decoding. Real ones have some ten.
+# Each scan of a progressive JPEG passes over every block, be it empty: a few bytes could ask for
+# minutes. libjpeg writes up to 18 scans, of 24 components together: of CMYK that is this many
+# samples at 40 megapixels.
 _MAX_SCANS = 100
+_MAX_SAMPLES_SCANNED = 1_000_000_000
 
-# In entropy-coded data, FF is followed by 00 (an escaped FF), D0-D7 (restart) or a marker.
-_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
-_EOI, _SOS = 0xD9, 0xDA
-_SOF_READ = {0xC0, 0xC1, 0xC2}  # baseline, extended sequential, progressive; all Huffman-coded
-_SOF_OTHER = {0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
-_TABLES = {0xC4, 0xDB, 0xDD}  # Huffman, quantisation, restart interval
+_PROGRESSIVE = 0xC2
+_FRAMES_READ = {0xC0, 0xC1, _PROGRESSIVE}  # and baseline, extended sequential; all Huffman-coded
 _COLOUR = {0xE0, 0xEE}  # JFIF and Adobe say what the components mean
-_METADATA = {*range(0xE0, 0xF0), 0xFE} - _COLOUR
+_METADATA = {*APPLICATION, 0xFE} - _COLOUR
 
 _NUMBER_OF_IMAGES = 0xB001
 
@@ -44,67 +51,65 @@ def unpack_jpeg(data: bytes, limits: Limits) -> Coded:
         TruncatedFileError, DamagedFileError, UnsupportedFormatError, AnimatedFileError,
         TooManyPixelsError, TooSmallError.
     """
-    size: tuple[int, int] | None = None
-    scans = 0
+    header = FrameHeader(0, 0, 0, 0, 0, b"")
+    scans = samples_scanned = coded_bytes = 0
+    scan: Segment | None = None
     metadata: list[bytes] = []
-    parts = [memoryview(data)[:2]]
-    for code, payload, segment in _segments(data):
-        if code in _METADATA:
-            metadata.append(payload)
+    view, parts = memoryview(data), [memoryview(SOI)]
+    for segment in segments(data):
+        if scan is not None:
+            parts.append(view[scan.end : segment.start])
+            coded_bytes += segment.start - scan.end
+        scan = segment if segment.code == SOS else None
+        if segment.code in _METADATA:
+            metadata.append(segment.payload)
             continue
-        parts.append(segment)
-        if code in _SOF_READ:
-            if size is not None:
-                raise DamagedFileError("the JPEG has two frame headers")
-            size = _frame_size(payload)
-            limits.check_pixels(*size)
-        elif code in _SOF_OTHER:
-            raise UnsupportedFormatError("a lossless, hierarchical or arithmetic JPEG is not read")
-        elif code == _SOS:
+        parts.append(view[segment.start : segment.end])
+        if segment.code in FRAMES:
+            header = _header_read(segment)
+            limits.check_pixels(header.width_px, header.height_px)
+        elif segment.code == SOS:
             scans += 1
-        elif code not in {*_TABLES, *_COLOUR, _EOI}:
-            raise DamagedFileError(f"the JPEG has a marker FF{code:02X} where none can be")
-    if size is None or not 0 < scans <= _MAX_SCANS:
-        raise DamagedFileError("the JPEG has no picture, or more scans than any picture needs")
+            components = int.from_bytes(segment.payload[:1])
+            samples_scanned += components * header.width_px * header.height_px
+            if scans > _MAX_SCANS or samples_scanned > _MAX_SAMPLES_SCANNED:
+                raise DamagedFileError("the JPEG has more scans than any picture needs")
+        elif segment.code not in {*TABLES, *_COLOUR, EOI}:
+            raise DamagedFileError(f"the JPEG has a marker FF{segment.code:02X} where none can be")
+    if scans == 0:
+        raise DamagedFileError("the JPEG has no picture")
+    if coded_bytes < _least_bytes(header):
+        raise TruncatedFileError("the JPEG's data end before its last row")
     if _has_more_pictures(metadata):
         raise AnimatedFileError("a JPEG of several pictures (MPO) is not read: send one picture")
-    limits.check_sides(*size)
+    limits.check_sides(header.width_px, header.height_px)
     exif = next((block[6:] for block in metadata if block.startswith(b"Exif\0\0")), b"")
-    return Coded(*size, exif_orientation(exif), b"".join(parts))
+    return Coded(header.width_px, header.height_px, exif_orientation(exif), b"".join(parts))
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, bytes, memoryview]]:
-    """Yield each segment's code, payload, and bytes in the file (of a scan, with its data)."""
-    view = memoryview(data)
-    at = 2
-    for _ in range(MAX_PARTS):
-        marker = _MARKER.search(data, at)
-        if marker is None:
-            raise TruncatedFileError("the JPEG ends before its end marker")
-        code, start = marker[1][0], marker.end()
-        if code == _EOI:
-            yield code, b"", view[marker.start() : start]
-            return
-        at = start + int.from_bytes(view[start : start + 2])
-        if max(at, start + 2) > len(data):
-            raise TruncatedFileError("the JPEG ends within a segment")
-        payload = data[start + 2 : at]
-        if code == _SOS:
-            following = _MARKER.search(data, at)
-            at = following.start() if following else len(data)
-        yield code, payload, view[marker.start() : at]
-    raise DamagedFileError("the JPEG has more segments than any picture needs")
+def _header_read(segment: Segment) -> FrameHeader:
+    if segment.code not in _FRAMES_READ:
+        raise UnsupportedFormatError("a lossless, hierarchical or arithmetic JPEG is not read")
+    header = frame_header(segment)
+    if header.bits != 8:
+        raise UnsupportedFormatError(f"a JPEG of {header.bits} bits is not read")
+    return header
 
 
-def _frame_size(payload: bytes) -> tuple[int, int]:
-    if len(payload) < 6:
-        raise DamagedFileError("the JPEG has a broken frame header")
-    bits, height_px, width_px = struct.unpack_from(">BHH", payload)
-    if bits != 8:
-        raise UnsupportedFormatError(f"a JPEG of {bits} bits is not read")
-    if 0 in (width_px, height_px):
-        raise DamagedFileError("the JPEG has a side of no pixels")
-    return width_px, height_px
+def _least_bytes(header: FrameHeader) -> int:
+    """The least that a picture takes; T.81 A.1.1, F.1.2 and G.1.2.
+
+    A block has a code for its mean and, but in a progressive JPEG, one for its end, of a bit each.
+    """
+    numbers = header.sampling[: len(header.sampling) // 3 * 3]
+    factors = [(number >> 4, number & 15) for number in numbers[1::3]]
+    most_h = max((h for h, _ in factors), default=0) or 1
+    most_v = max((v for _, v in factors), default=0) or 1
+    blocks = sum(
+        -(-header.width_px * h // (8 * most_h)) * -(-header.height_px * v // (8 * most_v))
+        for h, v in factors
+    )
+    return blocks * (1 if header.kind == _PROGRESSIVE else 2) // 8
 
 
 def _has_more_pictures(metadata: list[bytes]) -> bool:

@@ -18,8 +18,9 @@ class Limits:
     """What is accepted, judged before a pixel is decoded.
 
     The largest chest detectors have 4300 × 4300 = 18 million pixels and a good camera 24 million;
-    40 million leave room and keep the dearest decode (RGBA) below about 0.5 GB. 64 MiB hold 32
-    million pixels of 16 bit without any compression. Under 32 px there is nothing to see.
+    40 million leave room and keep the dearest decodes (progressive CMYK, JPEG 2000) below 0.5 GB.
+    64 MiB hold 32 million pixels of 16 bit without any compression. Under 32 px there is nothing
+    to see.
     """
 
     max_bytes: int = 64 * 1024 * 1024

@@ -24,6 +24,7 @@ from chestxray.imaging.container import Coded
 from chestxray.imaging.jpeg_file import unpack_jpeg
 from chestxray.imaging.png_file import unpack_png
 from chestxray.imaging.radiograph import Limits, Radiograph
+from chestxray.imaging.strips import strips
 
 _Stored = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -39,10 +40,7 @@ def decode_jpeg(data: bytes, limits: Limits, shrink_to_px: int | None = None) ->
     """
     coded = unpack_jpeg(data, limits)
     with _damage_reported():
-        image = JpegImageFile(BytesIO(coded.content))
-        if image.mode != "CMYK":  # luma straight from YCbCr
-            image.draft("L", None if shrink_to_px is None else (shrink_to_px, shrink_to_px))
-        grey, alpha = _grey_and_alpha(image)
+        grey, alpha = _grey_and_alpha(_jpeg(coded, shrink_to_px))
     return _radiograph("JPEG", coded, grey, alpha)
 
 
@@ -58,6 +56,13 @@ def decode_png(data: bytes, limits: Limits, _shrink_to_px: int | None = None) ->
     with _damage_reported():
         grey, alpha = _grey_and_alpha(PngImageFile(BytesIO(coded.content)))
     return _radiograph("PNG", coded, grey, alpha)
+
+
+def _jpeg(coded: Coded, shrink_to_px: int | None) -> Image.Image:
+    image = JpegImageFile(BytesIO(coded.content))
+    if image.mode != "CMYK":  # luma straight from YCbCr
+        image.draft("L", None if shrink_to_px is None else (shrink_to_px, shrink_to_px))
+    return image
 
 
 @contextmanager
@@ -79,39 +84,53 @@ def _damage_reported() -> Iterator[None]:
 
 
 def _grey_and_alpha(image: Image.Image) -> tuple[_Stored, _Stored | None]:
-    """The stored values, uint8 or uint16, and the opacity, uint8, where there is any."""
+    """The stored values, uint8 or uint16, and the opacity, uint8, where there is any.
+
+    Colour is converted in strips: Pillow has 4 bytes of each pixel, and a copy would have as many.
+    """
     if image.mode == "I;16":
         grey = np.asarray(image)
         key = image.info.get("transparency")
         return grey, None if key is None else np.where(grey == key, np.uint8(0), np.uint8(255))
     if image.mode == "P" and image.palette is None:
         raise DamagedFileError("the PNG has no palette for its colours")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return np.asarray(image.convert("L")), np.asarray(image.getchannel("A"))
-    if image.mode == "CMYK":
-        image = image.convert("RGB")
-    return np.asarray(image.convert("L")), None
+    if image.mode == "L" and not image.has_transparency_data:
+        return np.asarray(image), None
+    shape = image.height, image.width
+    grey = np.empty(shape, np.uint8)
+    alpha = np.empty(shape, np.uint8) if image.has_transparency_data else None
+    for rows in strips(shape):
+        strip = image.crop((0, rows.start, image.width, rows.stop))
+        if alpha is not None:
+            strip = strip.convert("RGBA")
+            alpha[rows] = np.asarray(strip.getchannel("A"))
+        elif strip.mode == "CMYK":
+            strip = strip.convert("RGB")
+        grey[rows] = np.asarray(strip.convert("L"))
+    return grey, alpha
 
 
 def _radiograph(form: str, coded: Coded, grey: _Stored, alpha: _Stored | None) -> Radiograph:
-    pixels = _unit(grey)
+    grey = _upright(grey, coded.orientation)  # turned before there are 4 bytes of each pixel
+    pixels = np.empty(grey.shape, np.float32)
+    np.divide(grey, _greatest(grey), out=pixels)
     warnings = []
-    if alpha is not None and not (alpha == 255).all():
-        pixels *= _unit(alpha)
+    if alpha is not None and alpha.min() < 255:
+        alpha = _upright(alpha, coded.orientation)
+        for rows in strips(alpha.shape):
+            pixels[rows] *= alpha[rows] / _greatest(alpha)
         warnings.append("transparent pixels were taken as black")
     width_px, height_px = coded.width_px, coded.height_px
     if coded.orientation >= 5:
         width_px, height_px = height_px, width_px
-    upright = np.ascontiguousarray(_upright(pixels, coded.orientation))
-    return Radiograph(upright, form, width_px, height_px, warnings=tuple(warnings))
+    return Radiograph(pixels, form, width_px, height_px, warnings=tuple(warnings))
 
 
-def _unit(stored: _Stored) -> NDArray[np.float32]:
-    return np.divide(stored, np.float32(np.iinfo(stored.dtype).max), dtype=np.float32)
+def _greatest(stored: _Stored) -> np.float32:
+    return np.float32(np.iinfo(stored.dtype).max)
 
 
-def _upright(pixels: NDArray[np.float32], orientation: int) -> NDArray[np.float32]:
+def _upright(pixels: _Stored, orientation: int) -> _Stored:
     if orientation >= 5:
         pixels = pixels.T
     if orientation in (3, 4, 7, 8):

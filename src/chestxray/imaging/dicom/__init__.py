@@ -2,8 +2,8 @@
 
 ``data_set`` reads the elements, in bounds; ``acquisition`` says what they say of the image, and
 refuses what is no single grey picture; ``frame`` gets the stored values, decompressed by
-``codecs``; ``greyscale`` makes grey levels of them and ``orientation`` turns them upright.
-``elements`` reads one element's value.
+``codecs`` (JPEG 2000 once ``jpeg_2000`` has walked it); ``orientation`` turns them upright and
+``greyscale`` makes grey levels of them. ``elements`` reads one element's value.
 
 Does not: hand on anything that says who the patient is; the age alone goes into the radiograph.
 """

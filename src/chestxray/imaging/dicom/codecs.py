@@ -2,9 +2,10 @@
 
 imagecodecs carries the decoders, none of them GPL: libjpeg-turbo (JPEG of 2 to 16 bits, lossy and
 lossless), CharLS (JPEG-LS), OpenJPEG (JPEG 2000, high-throughput too), PackBits (RLE). They take
-the memory that a frame's header asks for, so that is read here first.
+the memory that a frame's header asks for, so that is read here first, by the walks that
+``jpeg_segments`` and ``jpeg_2000`` have.
 
-Sources: ITU-T T.81 (JPEG), T.87 (JPEG-LS), T.800 (JPEG 2000), PS3.5 annex G (RLE).
+Sources: ITU-T T.81 (JPEG), T.87 (JPEG-LS), PS3.5 annex G (RLE).
 Does not: decode colour.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Container
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import imagecodecs
 import numpy as np
@@ -34,6 +35,16 @@ from pydicom.uid import (
 )
 
 from chestxray.errors import ColourError, DamagedFileError, TruncatedFileError
+from chestxray.imaging.dicom.jpeg_2000 import bounded, codestream_of, siz_of
+from chestxray.imaging.jpeg_segments import (
+    FRAMES,
+    LSE,
+    SOI,
+    SOS,
+    FrameHeader,
+    frame_header,
+    segments,
+)
 
 Words = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -41,14 +52,6 @@ Words = NDArray[np.uint8] | NDArray[np.uint16]
 class Shape(NamedTuple):
     rows: int
     columns: int
-
-
-class _Header(NamedTuple):
-    """What a compressed frame says of itself; ``bits`` is its precision."""
-
-    shape: Shape
-    components: int
-    bits: int
 
 
 # Of JPEG frames: Huffman-coded sequential ones and lossless ones, since some files state one and
@@ -59,27 +62,30 @@ _JPEG, _JPEG_LS = (0xC0, 0xC1, 0xC3), (0xF7,)
 _END = b"\xff\xd9"  # of a JPEG or JPEG-LS: it occurs nowhere in coded data
 _TRAILER_BYTES = 1024
 
-_SOC_SIZ = b"\xff\x4f\xff\x51"
-# A JP2 file in the place of its codestream is against the standard, and read.
-_JP2_BOXES_BYTES = 4096
-_MAX_TILES = 65_535
+_PRESETS_OF_SIZE = 4  # JPEG-LS: a size beside the frame header's
+
+_MOST_BITS = 16
 
 _RLE_HEADER_BYTES = 64
 
 
 def _jpeg(frame: bytes, shape: Shape) -> tuple[Words, int]:
     header = _jpeg_header(frame, _JPEG)
-    return _decoded(imagecodecs.jpeg8_decode, frame, header, shape), header.bits
+    _check(Shape(header.height_px, header.width_px), header.components, header.bits, shape)
+    return _decoded(imagecodecs.jpeg8_decode, frame, shape), header.bits
 
 
 def _jpeg_ls(frame: bytes, shape: Shape) -> tuple[Words, int]:
     header = _jpeg_header(frame, _JPEG_LS)
-    return _decoded(imagecodecs.jpegls_decode, frame, header, shape), header.bits
+    _check(Shape(header.height_px, header.width_px), header.components, header.bits, shape)
+    return _decoded(imagecodecs.jpegls_decode, frame, shape), header.bits
 
 
 def _jpeg_2000(frame: bytes, shape: Shape) -> tuple[Words, int]:
-    header = _jpeg_2000_header(frame)
-    return _decoded(imagecodecs.jpeg2k_decode, frame, header, shape), header.bits
+    codestream = codestream_of(frame)
+    siz = siz_of(codestream)
+    _check(Shape(siz.height_px, siz.width_px), siz.components, siz.bits, shape)
+    return _decoded(imagecodecs.jpeg2k_decode, bounded(codestream, siz), shape), siz.bits
 
 
 def _rle(frame: bytes, shape: Shape) -> tuple[Words, int]:
@@ -90,18 +96,18 @@ def _rle(frame: bytes, shape: Shape) -> tuple[Words, int]:
     if count not in (1, 2):
         raise DamagedFileError("the RLE frame has not one or two segments")
     ends = [*offsets[1:count], len(frame)]
-    planes = np.empty((count, shape.rows * shape.columns), np.uint8)
-    for plane, start, end in zip(planes, offsets[:count], ends, strict=True):
+    words: NDArray[Any] = np.zeros(shape, np.uint8 if count == 1 else np.uint16)
+    plane = bytearray(shape.rows * shape.columns)
+    for start, end in zip(offsets[:count], ends, strict=True):
         try:
             decoded = imagecodecs.packbits_decode(frame[start:end], out=plane)
         except (RuntimeError, ValueError) as exc:
             raise DamagedFileError("the RLE frame is damaged") from exc
         if len(decoded) < len(plane):
             raise TruncatedFileError("the RLE frame ends before its last row")
-    if count == 1:
-        return planes[0].reshape(shape), 8
-    words = planes[0].astype(np.uint16) << 8 | planes[1]
-    return words.reshape(shape), 16
+        words <<= 8
+        words |= np.frombuffer(plane, np.uint8).reshape(shape)
+    return words, 8 * count
 
 
 CODECS: dict[UID, Callable[[bytes, Shape], tuple[Words, int]]] = {
@@ -120,17 +126,21 @@ CODECS: dict[UID, Callable[[bytes, Shape], tuple[Words, int]]] = {
 }
 """What decodes a frame of a shape, by transfer syntax, into words and how many of their bits count.
 
-Each raises TruncatedFileError, DamagedFileError or ColourError.
+Each raises TruncatedFileError, DamagedFileError, UnsupportedFormatError or ColourError.
 """
 
 
-def _decoded(
-    decode: Callable[[bytes], NDArray[np.generic]], frame: bytes, header: _Header, shape: Shape
-) -> Words:
-    if header.components != 1:
+def _check(said: Shape, components: int, bits: int, shape: Shape) -> None:
+    """That the frame's own header says of its size what the data set says."""
+    if components != 1:
         raise ColourError("an image in colour is not read")
-    if header.shape != shape:
+    if said != shape:
         raise DamagedFileError("rows and columns are not those of the compressed frame")
+    if bits > _MOST_BITS:
+        raise DamagedFileError("the compressed frame has more bits than a radiograph's")
+
+
+def _decoded(decode: Callable[[bytes], NDArray[np.generic]], frame: bytes, shape: Shape) -> Words:
     try:
         words = decode(frame)
     except (RuntimeError, ValueError, MemoryError) as exc:
@@ -140,35 +150,24 @@ def _decoded(
     return words.view(np.uint8) if words.dtype.itemsize == 1 else words.view(np.uint16)
 
 
-def _jpeg_header(frame: bytes, kinds: Container[int]) -> _Header:
-    """The frame header of a JPEG or JPEG-LS, which must be of one of the ``kinds`` and whole."""
-    if not frame.startswith(b"\xff\xd8"):
+def _jpeg_header(frame: bytes, kinds: Container[int]) -> FrameHeader:
+    """The frame header of a JPEG or JPEG-LS, which must be of one of the ``kinds`` and whole.
+
+    One component has one scan, and what follows it can change nothing: a decoder takes another
+    header, or scan, for an error.
+    """
+    if not frame.startswith(SOI):
         raise DamagedFileError("the compressed frame is no JPEG")
     if _END not in frame[-_TRAILER_BYTES:]:
         raise TruncatedFileError("the JPEG frame ends before its end marker")
-    at = 2
-    while at + 10 <= len(frame):
-        marker, kind, length = struct.unpack_from(">BBH", frame, at)
-        if marker != 0xFF or length < 2:
+    header = None
+    for segment in segments(frame):
+        if segment.code in FRAMES:
+            header = frame_header(segment)
+        elif segment.code == LSE and segment.payload[:1] == bytes([_PRESETS_OF_SIZE]):
             break
-        if kind in kinds:
-            bits, rows, columns, components = struct.unpack_from(">BHHB", frame, at + 4)
-            return _Header(Shape(rows, columns), components, bits)
-        at += 2 + length
+        elif segment.code == SOS:
+            if header is not None and header.kind in kinds:
+                return header
+            break
     raise DamagedFileError("the JPEG frame is none of its transfer syntax")
-
-
-def _jpeg_2000_header(frame: bytes) -> _Header:
-    """The SIZ marker segment; ITU-T T.800 A.5.1."""
-    at = frame.find(_SOC_SIZ, 0, _JP2_BOXES_BYTES)
-    if at < 0 or at + 47 > len(frame):
-        raise DamagedFileError("the compressed frame is no JPEG 2000")
-    x1, y1, x0, y0, tile_x, tile_y, tile_x0, tile_y0, components, depth = struct.unpack_from(
-        ">8IHB", frame, at + 8
-    )
-    if x0 >= x1 or y0 >= y1 or 0 in (tile_x, tile_y) or tile_x0 > x0 or tile_y0 > y0:
-        raise DamagedFileError("the JPEG 2000 frame has a side of no pixels")
-    tiles = -((tile_x0 - x1) // tile_x) * -((tile_y0 - y1) // tile_y)
-    if tiles > _MAX_TILES:
-        raise DamagedFileError("the JPEG 2000 frame has more tiles than are allowed")
-    return _Header(Shape(y1 - y0, x1 - x0), components, (depth & 0x7F) + 1)

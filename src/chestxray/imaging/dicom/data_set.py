@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from pydicom import Dataset
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.tag import BaseTag
@@ -40,6 +41,12 @@ from chestxray.imaging.radiograph import Limits
 MAX_ELEMENTS = 100_000
 """Elements, items and fragments, nested ones too. A radiograph has hundreds."""
 
+MAX_ELEMENTS_OF_SEQUENCE = 10_000
+"""In one that is looked into: regions, views and look-up tables have a few of them."""
+
+MAX_SHORT_BYTES = 0xFFFF
+"""Of a value that has 16 bits for its length where VRs are explicit, whatever they are here."""
+
 MAX_DEPTH = 32
 """Sequences within sequences. Structured reports reach ten."""
 
@@ -49,6 +56,7 @@ _FIRST_GROUPS = (0x0002, 0x0008)
 _TRANSFER_SYNTAX_UID = 0x00020010
 _PIXEL_DATA = 0x7FE00010
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_UID_BYTES = 64
 _UID = re.compile(r"(0|[1-9]\d{0,20})(\.(0|[1-9]\d{0,20})){1,20}")
 
 _DELIMITERS = 0xFFFE  # their group; they have no VR
@@ -97,7 +105,8 @@ def items_of(sequence: RawDataElement) -> list[Dataset]:
     encoding = _Encoding(
         explicit=not sequence.is_implicit_VR, order="<" if sequence.is_little_endian else ">"
     )
-    walk = _Walk(view)  # one for all, so that many items are not as many budgets
+    # One for all, so that many items are not as many budgets.
+    walk = _Walk(view, MAX_ELEMENTS_OF_SEQUENCE)
     spans, _ = walk.items(0, len(view), encoding)
     return [Dataset(_elements(walk, view, span, encoding)) for span in spans]
 
@@ -125,9 +134,9 @@ class _Element(NamedTuple):
 class _Walk:
     """Steps from element to element, counting; sequences are walked only where their end asks."""
 
-    def __init__(self, data: memoryview) -> None:
+    def __init__(self, data: memoryview, max_elements: int = MAX_ELEMENTS) -> None:
         self._data = data
-        self._steps_left = MAX_ELEMENTS
+        self._steps_left = max_elements
 
     def elements(
         self, at: int, end: int, encoding: _Encoding, depth: int = 0
@@ -207,10 +216,19 @@ def _elements(
     """The elements in a span of ``view``, up to the pixel data."""
     found: dict[BaseTag, RawDataElement | DataElement] = {}
     for element in walk.elements(*span, encoding):
+        if element.end - element.start > MAX_SHORT_BYTES and _is_short(element.tag):
+            raise DamagedFileError("an element of the DICOM file is longer than its kind can be")
         found[BaseTag(element.tag)] = _raw(view, element)
         if element.tag == _PIXEL_DATA:
             break
     return found
+
+
+def _is_short(tag: int) -> bool:
+    """Whether the standard gives an element a VR of short values: numbers, codes, names, dates."""
+    if not dictionary_has_tag(tag):
+        return False
+    return not any(vr.encode() in _LONG_VRS for vr in dictionary_VR(tag).split(" or "))
 
 
 def _file_meta(view: memoryview, at: int) -> tuple[UID | None, int]:
@@ -219,7 +237,7 @@ def _file_meta(view: memoryview, at: int) -> tuple[UID | None, int]:
     walk = _Walk(view).elements(at, len(view), _Encoding(explicit=True, order="<"))
     while view[at : at + 2] == _META_GROUP and (element := next(walk, None)):
         if element.tag == _TRANSFER_SYNTAX_UID:
-            transfer_syntax = _uid(bytes(view[element.start : element.end]))
+            transfer_syntax = _uid(bytes(view[element.start : element.end][: _UID_BYTES + 2]))
         at = element.next
     return transfer_syntax, at
 
@@ -239,7 +257,7 @@ def _raw(view: memoryview, element: _Element) -> RawDataElement:
 
 def _uid(stored: bytes) -> UID | None:
     value = stored.decode("latin-1").strip("\0 ")
-    if value and (len(value) > 64 or not _UID.fullmatch(value)):
+    if value and (len(value) > _UID_BYTES or not _UID.fullmatch(value)):
         raise UnsupportedTransferSyntaxError("the transfer syntax is no UID")
     return UID(value) if value else None
 

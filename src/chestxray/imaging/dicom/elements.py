@@ -21,6 +21,9 @@ from chestxray.imaging.dicom.data_set import items_of
 GREATEST = 1e12
 """No slope, window or count is larger, and nothing that is computed from such overflows."""
 
+_LOOKED_AT_BYTES = 1024
+"""Of a value. None that is asked for here is longer, and a file's element may have 60 MB."""
+
 _INTEGERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i"}
 
 
@@ -40,7 +43,7 @@ def texts(ds: Dataset, keyword: str) -> list[str]:
     element = stored(ds, keyword)
     if element is None:
         return []
-    values = (element.value or b"").decode("latin-1").split("\\")
+    values = (element.value or b"")[:_LOOKED_AT_BYTES].decode("latin-1").split("\\")
     return [text for value in values if (text := value.strip("\0 ").upper())]
 
 
@@ -67,7 +70,7 @@ def integers(ds: Dataset, keyword: str, *, signed: bool = False) -> list[int]:
     element = stored(ds, keyword)
     if element is None:
         return []
-    value = element.value or b""
+    value = (element.value or b"")[:_LOOKED_AT_BYTES]
     code = _INTEGERS.get(element.VR or "", "h" if signed else "H")
     order = "<" if element.is_little_endian else ">"
     return list(struct.unpack_from(f"{order}{len(value) // struct.calcsize(code)}{code}", value))

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from chestxray.errors import DamagedFileError
+from chestxray.imaging.dicom.codecs import Words
 from chestxray.imaging.dicom.elements import integer, integers, items, number, stored, text
 from chestxray.imaging.dicom.frame import Frame
+from chestxray.imaging.strips import strips
 
 _Values = NDArray[np.float64]
 
@@ -47,7 +49,22 @@ def render(ds: Dataset, frame: Frame) -> tuple[NDArray[np.float32], list[str]]:
     if _is_inverse(ds):
         shown = 1 - shown
     shown[padding] = 0  # what lies outside the picture is as dark as air
-    return shown.astype(np.float32)[frame.words], warnings
+    return _looked_up(frame.words, shown.astype(np.float32)), warnings
+
+
+def _looked_up(words: Words, table: NDArray[np.float32]) -> NDArray[np.float32]:
+    pixels = np.empty(words.shape, np.float32)
+    for rows in strips(words.shape):  # NumPy makes indices of 8 bytes of them
+        np.take(table, words[rows], out=pixels[rows], mode="clip")  # unbuffered; none is clipped
+    return pixels
+
+
+def _occurs(words: Words, count: int) -> NDArray[np.bool_]:
+    """Which of ``count`` words are among the ``words``."""
+    occurs = np.zeros(count, np.bool_)
+    for rows in strips(words.shape):
+        occurs |= np.bincount(words[rows].reshape(-1), minlength=count) > 0
+    return occurs
 
 
 def _stored_values(frame: Frame) -> _Values:
@@ -128,8 +145,7 @@ def _full_range(values: _Values, frame: Frame, padding: NDArray[np.bool_]) -> _V
     if not padding.any() and (np.diff(between) >= 0).all():
         shown = between[[0, -1]]  # what counting them would give, in a thirtieth of the time
     else:
-        occurs = np.bincount(frame.words.reshape(-1), minlength=len(values)) > 0
-        shown = values[occurs & ~padding]
+        shown = values[_occurs(frame.words, len(values)) & ~padding]
     if len(shown) == 0 or shown.min() == shown.max():
         return np.zeros_like(values)
     least, greatest = float(shown.min()), float(shown.max())

@@ -5,14 +5,13 @@ Source: PS3.3 C.7.6.1.1.1 (Patient Orientation). Does not: guess where the data 
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
 from pydicom import Dataset
 
+from chestxray.imaging.dicom.codecs import Words
 from chestxray.imaging.dicom.elements import texts
 
 
-def upright(ds: Dataset, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+def upright(ds: Dataset, pixels: Words) -> Words:
     """(H, W), turned and mirrored as the first letters of Patient Orientation ask; maybe a view."""
     directions = "".join(value[0] for value in texts(ds, "PatientOrientation"))
     if directions in ("FL", "FR", "HL", "HR"):

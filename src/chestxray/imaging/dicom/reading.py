@@ -6,9 +6,9 @@ Does not: read elements (``data_set``), or judge what they say (``assessment``) 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
-import numpy as np
 from pydicom import Dataset
 
 from chestxray.imaging.dicom.acquisition import acquisition_of, check_picture
@@ -48,12 +48,11 @@ def _decode(
 ) -> Radiograph:
     warnings = check_picture(ds)
     frame = frame_of(ds, limits)
+    frame = replace(frame, words=upright(ds, frame.words))
     pixels, remarks = render(ds, frame)
-    pixels = upright(ds, pixels)
     height_px, width_px = pixels.shape
     if shrink_to_px is not None:
         pixels = shrink(pixels, max(LOOKED_AT_PX, NETWORKS_MARGIN * shrink_to_px))
-    pixels = np.ascontiguousarray(pixels)
     return Radiograph(
         pixels, "DICOM", width_px, height_px, acquisition, warnings=(*warnings, *remarks)
     )
