@@ -191,7 +191,7 @@ def test_each_network_leads_only_to_whom_it_must(
     deployment: Said, services: dict[str, Said]
 ) -> None:
     internal = {name for name, of in deployment["networks"].items() if of and of.get("internal")}
-    for name in ("chestxray", "prometheus", "grafana"):
+    for name in ("chestxray", "prometheus", "prober", "grafana"):
         assert {*services[name]["networks"]} <= internal  # no way in from outside, and none out
         assert "ports" not in services[name]
     assert together(services, "proxy", "chestxray") == {"front"}
@@ -222,9 +222,10 @@ def test_what_a_site_adds_is_never_committed(deployment: Said, services: dict[st
     sources |= {of["file"] for of in deployment["secrets"].values()}
     sites = {source.removeprefix("./") for source in sources} - ours
     ignored = (DEPLOY / ".gitignore").read_text(encoding="utf-8").splitlines()
-    assert sites <= {"tls", "metrics-key"}
-    assert {f"/{name}" for name in ("tls/", "metrics-key", ".env")} <= {*ignored}
-    assert all(f"{name}" in OPERATIONS for name in ("tls/chestxray.key", "metrics-key", ".env"))
+    assert sites <= {"tls", "metrics-key", "grafana-users"}
+    assert {f"/{name}" for name in ("tls/", "metrics-key", "grafana-users", ".env")} <= {*ignored}
+    made = ("tls/chestxray.key", "metrics-key", "grafana-users", ".env")
+    assert all(name in OPERATIONS for name in made)
 
 
 def test_no_image_names_a_registry_and_all_but_ours_say_which_version(
@@ -232,7 +233,9 @@ def test_no_image_names_a_registry_and_all_but_ours_say_which_version(
 ) -> None:
     images = {name: of["image"] for name, of in services.items()}
     images["base"] = re.findall(r"^ARG PYTHON_IMAGE=(\S+)", RECIPE, flags=re.MULTILINE)[0]
-    for name, image in images.items():
+    for name, said in images.items():
+        image = re.sub(r"\$\{\w+_IMAGE:-(.*)\}", r"\1", said)
+        assert (image != said) == (name not in {*OURS, "base"})  # by a digest, if a site likes
         assert "." not in image.partition("/")[0] or "/" not in image
         pinned = re.search(r":v?\d+\.\d+(\.\d+|-slim)$", image)
         assert bool(pinned) == (name not in OURS), image
@@ -252,7 +255,7 @@ def test_what_the_image_is_made_of_is_not_ignored() -> None:
 # --- what each may --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*OURS, "proxy", "prometheus", "grafana"])
+@pytest.mark.parametrize("name", [*OURS, "proxy", "prometheus", "prober", "grafana"])
 def test_each_may_nothing_that_it_need_not(name: str, services: dict[str, Said]) -> None:
     of = services[name]
     assert of["read_only"]
@@ -354,10 +357,27 @@ def test_the_proxy_and_prometheus_call_the_service_by_its_name_and_port(
     (upstream,) = re.findall(
         r"^ +server (\S+);", (DEPLOY / "nginx.conf").read_text(encoding="utf-8"), re.MULTILINE
     )
-    (job,) = read("prometheus.yaml")["scrape_configs"]
+    job, certificate = read("prometheus.yaml")["scrape_configs"]
     assert upstream == f"chestxray:{port}"
     assert job["static_configs"] == [{"targets": [upstream]}]
     assert "chestxray" in services
+    (module,) = certificate["params"]["module"]
+    assert module in read("blackbox.yaml")["modules"]
+    assert certificate["params"]["target"] == ["proxy:443"]
+    assert certificate["static_configs"] == [{"targets": ["prober:9115"]}]
+    assert together(services, "prober", "proxy") == {"front"}
+    assert "monitoring" in together(services, "prober", "prometheus")
+    (file,) = mounts(services["prober"])
+    assert services["prober"]["command"] == [f"--config.file={file}"]
+
+
+def test_nothing_with_a_password_that_everyone_knows_starts_unless_a_profile_asks_for_it(
+    services: dict[str, Said],
+) -> None:
+    assert services["orthanc"]["profiles"] == ["demo"]
+    assert set(services["node"]["profiles"]) == {"demo", "node"}
+    for name in {*services} - {"orthanc", "node"}:
+        assert "profiles" not in services[name]
 
 
 def test_the_example_of_another_bundle_fits_the_deployment(
@@ -550,7 +570,8 @@ def test_the_walk_through_names_a_file_and_a_service_that_exist(
     page = (REPOSITORY / "docs" / "pacs.md").read_text(encoding="utf-8")
     for file, command in re.findall(r"docker compose -f (\S+) (.*)$", page, re.MULTILINE):
         assert file == "deploy/compose.pacs.yaml"
-        assert command.split()[:2] in (["up", "--build"], ["exec", "node"])
+        words = command.removeprefix("--profile demo ").split()
+        assert words[:2] in (["up", "--build"], ["exec", "node"])
 
 
 def test_orthanc_sends_a_radiograph_to_the_node_and_has_its_answers(

@@ -26,6 +26,7 @@ VARIABLES: dict[str, dict[str, Any]] = {
 ALERTS: list[str] = re.findall(r"alert: (\w+)", RULES.read_text(encoding="utf-8"))
 
 INSTANCE = 'job="chestxray",instance="a:8000"'
+PROBED = 'job="certificate",instance="prober:9115"'
 
 
 @pytest.fixture(scope="module")
@@ -262,6 +263,8 @@ def assessments(label: str, shadow_label: str, operating_point: str = "balanced"
 
 ALL_WELL = {
     f"up{{{INSTANCE}}}": "1+0x120",
+    f"probe_success{{{PROBED}}}": "1+0x120",
+    f"probe_ssl_earliest_cert_expiry{{{PROBED}}}": f"{90 * 86400}+0x120",
     f'chestxray_requests_total{{{INSTANCE},route="/predict",status="200",key=""}}': "0+600x120",
     f'chestxray_requests_total{{{INSTANCE},route="/predict",status="429",key=""}}': "0+6x120",
     f'chestxray_requests_total{{{INSTANCE},route="/readyz",status="503",key=""}}': "0+1x120",
@@ -298,6 +301,10 @@ TROUBLES = {
         f'chestxray_requests_total{{{INSTANCE},route="/predict",status="500",key=""}}': "0+1x120"
     },
     "ChestXrayWorkersDie": {f"chestxray_worker_deaths_total{{{INSTANCE}}}": "0+1x120"},
+    "ChestXrayCertificateEnds": {
+        f"probe_ssl_earliest_cert_expiry{{{PROBED}}}": f"{20 * 86400}+0x120"
+    },
+    "ChestXrayCertificateUnseen": {f"probe_success{{{PROBED}}}": "1+0x60 0+0x60"},
     "ChestXrayOverloaded": {
         f'chestxray_requests_total{{{INSTANCE},route="/predict",status="429",key=""}}': "0+90x120"
     },

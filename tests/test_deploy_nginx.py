@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from http.client import HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,78 @@ def test_plain_http_leads_to_https_and_no_further(proxy: Proxy, service: Service
     )
     assert response.status_code == 301
     assert response.headers["Location"] == "https://localhost/metadata"
+
+
+@pytest.mark.parametrize("host", ["elsewhere.example", "localhost.elsewhere.example", ""])
+def test_plain_http_leads_to_no_other_host_whatever_it_is_told(proxy: Proxy, host: str) -> None:
+    with raw_connection(proxy.http_port) as connection:
+        connection.sendall(b"GET /docs HTTP/1.1\r\nHost: %b\r\n\r\n" % host.encode())
+        with closing(HTTPResponse(connection)) as response:
+            response.begin()
+            assert response.headers.get("Location") in {None, "https://localhost/docs"}
+            assert (response.status, bool(host)) in {(301, True), (400, False)}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET /livez?\tx HTTP/1.1",
+        b"GET /livez\t HTTP/1.1",
+        b"GET  HTTP/1.1",
+        b"GET livez HTTP/1.1",
+        b"G\0T /livez HTTP/1.1",
+        b"GET /livez HTTP/x.1",
+        b"GET /%zz HTTP/1.1",
+        b"\x00",
+    ],
+)
+def test_a_malformed_request_line_is_the_clients_fault(proxy: Proxy, line: bytes) -> None:
+    with (
+        raw_connection(proxy.https_port) as connection,
+        proxy.trusted.wrap_socket(connection, server_hostname="localhost") as secured,
+    ):
+        secured.sendall(line + b"\r\nHost: localhost\r\n\r\n")
+        with closing(HTTPResponse(secured)) as response:
+            response.begin()
+            assert response.status == 400
+            problem = json.loads(response.read())
+            assert (problem["status"], problem["code"]) == (400, "malformed_request")
+
+
+def raw_connection(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=30)
+
+
+def test_an_address_that_asks_for_too_much_gets_429_and_when_to_come_back(
+    service: Service, tmp_path: Path
+) -> None:
+    def hardly_any(text: str) -> str:
+        return changed("burst=200", "burst=2", changed("rate=100r/s", "rate=1r/m", text))
+
+    with (
+        nginx(tmp_path, service.port, hardly_any) as proxy,
+        httpx.Client(base_url=proxy.url, verify=proxy.trusted, timeout=30) as https,
+    ):
+        answers = [https.get("/livez") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert answers[-1].headers["Retry-After"] == "1"
+    assert "Retry-After" not in answers[0].headers
+    assert_problem(answers[-1], "overloaded")
+
+
+def test_an_address_has_no_more_requests_under_way_than_it_may(
+    service: Service, tmp_path: Path
+) -> None:
+    one = partial(changed, "chestxray_connections 100", "chestxray_connections 1")
+    with nginx(tmp_path, service.port, one) as proxy, reading_late(proxy) as answer:
+        with httpx.Client(base_url=proxy.url, verify=proxy.trusted, timeout=30) as https:
+            assert_problem(https.get("/livez"), "overloaded")
+        assert answer.read()
+
+
+def changed(there: str, here: str, text: str) -> str:
+    assert there in text
+    return text.replace(there, here)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

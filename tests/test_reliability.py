@@ -16,10 +16,12 @@ import fuzzing  # noqa: E402
 import questions  # noqa: E402
 import reliability  # noqa: E402
 import reliability_page  # noqa: E402
+import slow_clients  # noqa: E402
 import soak  # noqa: E402
 
 from factories.exchanges import Answer  # noqa: E402
 from factories.mutations import Mutant, image_mutant  # noqa: E402
+from factories.pacs import free_port  # noqa: E402
 
 
 @pytest.mark.parametrize("n", [100_000, 4000, 7, 1])
@@ -118,3 +120,14 @@ def test_an_error_in_the_log_is_seen_and_a_killed_worker_is_none(tmp_path: Path)
     log.write_text("\n".join(lines) + "\n", encoding="utf-8")
     server = reliability.Server(process=None, port=0, log=log)  # type: ignore[arg-type]
     assert server.errors_logged() == lines[2:]
+
+
+def test_a_crowd_is_held_against_the_time_before_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slow_clients, "N_SLOW", 5)
+    monkeypatch.setattr(slow_clients, "N_ASKED", 10)
+    crowds = {"slow readers and idle": slow_clients.slow_readers_and_idle}
+    monkeypatch.setattr(slow_clients, "CROWDS", crowds)
+    (found,) = slow_clients.measured(free_port()).values()
+    assert (found["exit_code"], found["errors_logged"]) == (0, 0)
+    assert found["p99_ms_beside"] > 0
+    assert found["livez_slowest_s"] > 0

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +261,34 @@ def test_sigterm_lets_an_association_end_and_exits_with_0(
         assert running.process.wait(30) == 0
     assert status().received == 1
     assert status().waiting == 1
+
+
+def test_a_judge_that_never_ends_does_not_outlive_the_grace(
+    tmp_path: Path, said: dict[str, Any]
+) -> None:
+    with node(tmp_path, said, "import chestxray.pacs.node as n; n.FINISH_WORK_S = 0.5") as running:
+        assert send(running.port, chest(side_px=300)) == [0x0000]
+        for child in running.children:
+            os.kill(child, signal.SIGSTOP)  # it hears nothing any more
+        children = running.children
+        assert running.end() == 0
+        assert "takes too long and is killed" in running.said
+        wait_until(lambda: sum(map(is_alive, children)) <= 1)  # but Python's resource tracker
+    for child in children:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGCONT)
+
+
+def test_a_second_signal_ends_it_at_once_and_without_a_traceback(
+    tmp_path: Path, said: dict[str, Any]
+) -> None:
+    patient = "import chestxray.pacs.node as n; n.FINISH_ASSOCIATIONS_S = n.END_TIMEOUT_S = 1000"
+    with node(tmp_path, said, patient) as running, association(running.port):
+        running.process.send_signal(signal.SIGINT)
+        wait_until(lambda: "the node ends" in running.said)
+        running.process.send_signal(signal.SIGINT)
+        assert running.process.wait(10) == 0
+        assert "Traceback" not in running.said
 
 
 def test_ctrl_c_ends_it_too(tmp_path: Path, said: dict[str, Any]) -> None:

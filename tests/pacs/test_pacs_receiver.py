@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from pynetdicom import AE, build_context
 
 from chestxray.errors import ConfigError, NodeError
 from chestxray.imaging import Limits
+from chestxray.pacs import receiver as receiver_module
 from chestxray.pacs.config import NodeConfig
 from chestxray.pacs.receiver import (
     HEADERS_BYTES,
@@ -131,6 +132,58 @@ def test_one_association_too_many_is_rejected(tmp_path: Path) -> None:
         with association(listening.port) as second:
             assert second.is_rejected
             assert second.acceptor.primitive.result_source == 3
+
+
+def test_connections_that_ask_for_nothing_shut_nobody_out(tmp_path: Path) -> None:
+    with receiving(tmp_path, associations=1) as listening, ExitStack() as silent:
+        for _ in range(40):
+            silent.enter_context(socket.create_connection(("127.0.0.1", listening.port)))
+        assert send(listening.port, chest(1)) == [0x0000]
+
+
+def test_of_too_many_connections_that_ask_for_nothing_the_oldest_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiver_module, "MAX_ASKING", 3)
+    with receiving(tmp_path) as listening, ExitStack() as silent:
+        oldest, *_ = [
+            silent.enter_context(socket.create_connection(("127.0.0.1", listening.port)))
+            for _ in range(4)
+        ]
+        oldest.settimeout(20)
+        with suppress(ConnectionResetError):
+            assert oldest.recv(1) == b""
+        assert send(listening.port, chest(1)) == [0x0000]
+
+
+def test_who_never_asks_for_an_association_is_hung_up_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiver_module, "NEGOTIATION_S", 0.1)
+    with (
+        receiving(tmp_path) as listening,
+        socket.create_connection(("127.0.0.1", listening.port), timeout=20) as silent,
+    ):
+        assert silent.recv(1) == b""
+
+
+def test_one_peer_leaves_places_to_the_others(tmp_path: Path) -> None:
+    peers = {"peer": [{"ae_title": "SENDER"}, {"ae_title": "OTHER"}]}
+    with receiving(tmp_path, changes=peers, associations=4) as listening, ExitStack() as held:
+
+        def asked(calling: str) -> Any:
+            return held.enter_context(association(listening.port, calling=calling))
+
+        assert all(asked("SENDER").is_established for _ in range(3))
+        assert asked("SENDER").is_rejected
+        assert asked("OTHER").is_established
+        assert asked("OTHER").is_rejected
+
+
+def test_an_association_that_ends_gives_its_place_back(tmp_path: Path) -> None:
+    with receiving(tmp_path, associations=1) as listening:
+        for number in range(5):
+            wait_until(lambda number=number: send(listening.port, chest(number)) == [0x0000])
 
 
 def test_an_instance_beyond_the_bound_ends_the_association(tmp_path: Path) -> None:

@@ -196,10 +196,19 @@ def test_an_instance_that_is_refused_by_its_destination_waits_alone(spool: Spool
     assert [judged.number for judged in spool.to_send("archive", 10)] == [second]
 
 
-def test_a_clock_that_is_set_back_delays_nothing(spool: Spool) -> None:
-    number = add_and_judge(spool)
-    spool.failed(number, "status_0xA700", 10_000)
-    assert [judged.number for judged in spool.to_send("archive", 10)] == [number]
+@pytest.mark.parametrize("set_to", [0.0, 1e11])
+def test_a_clock_that_is_set_delays_and_hurries_nothing(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, set_to: float
+) -> None:
+    now, later = add_and_judge(spool), add_and_judge(spool)
+    spool.failed(now, "status_0xA700", 0)
+    spool.failed(later, "status_0xA700", 1000)
+    spool.add([b"data"], "SENDER")
+    assert spool.claim("judge")
+    monkeypatch.setattr("chestxray.pacs.spool.time.time", lambda: set_to)
+    assert [judged.number for judged in spool.to_send("archive", 10)] == [now]
+    assert not spool.stuck("judge", 60)
+    wait_until(lambda: spool.stuck("judge", 0.01))
 
 
 def test_an_answer_that_someone_deleted_is_made_again(spool: Spool) -> None:

@@ -12,9 +12,10 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -24,9 +25,11 @@ from chestxray.errors import BundleMissingError, ConfigError
 from chestxray.inference import read_bundle
 from chestxray.service.server import serve
 from chestxray.service.settings import Settings
+from chestxray.service.supervisor import Supervisor
+from factories import raw_http
 from factories.bundles import write_tiny_bundle
 from factories.requests import predict, radiograph_png
-from factories.servers import address_told
+from factories.servers import address_told, is_ready, wait_until
 
 PROGRAM = """
 import sys
@@ -36,10 +39,32 @@ from chestxray.service.settings import load_settings
 serve(load_settings(bundle=sys.argv[1], port=0, threads=2, workers=int(sys.argv[2])))
 """
 
-# The pause before a replacement becomes the moment at which the signal comes.
+# The pause before a replacement begins with the signal.
 SIGTERM_IN_PAUSE = """
-import os, signal, time
-time.sleep = lambda _: os.kill(os.getpid(), signal.SIGTERM)
+import os, signal
+from chestxray.service.supervisor import Supervisor
+later = Supervisor._replace_later
+def replace_later(self, worked_s):
+    later(self, worked_s)
+    os.kill(os.getpid(), signal.SIGTERM)
+Supervisor._replace_later = replace_later
+"""
+
+# Workers that end as soon as they begin: ``chain`` takes whatever a worker is given, and does not
+# even look at it.
+ENDS_AT_ONCE = """
+import itertools
+import chestxray.service.server as server
+server._work = itertools.chain
+"""
+
+# Every file is judged for ever, by a thread that nothing can end.
+WEDGED = """
+import threading
+import chestxray.service.api.routes as routes
+import chestxray.service.server as server
+routes.assess = lambda *_, **__: threading.Event().wait()
+server.DRAIN_TIMEOUT_S, server.END_TIMEOUT_S = 1, 2
 """
 
 WITHIN_REACH_WITHOUT_KEYS = """
@@ -47,6 +72,13 @@ import os
 import re
 os.environ["CHESTXRAY_HOST"] = "0.0.0.0"
 os.environ["CHESTXRAY_REQUIRE_API_KEY"] = "false"
+"""
+
+WITHIN_REACH_WITH_KEYS = """
+import os
+import re
+os.environ["CHESTXRAY_HOST"] = "0.0.0.0"
+os.environ["CHESTXRAY_API_KEYS"] = "ward:" + 64 * "0"
 """
 
 # A worker that is killed while it is told what to do breaks the pipe that tells it.
@@ -64,13 +96,14 @@ SpawnProcess.start = start_or_break
 
 @contextmanager
 def server(
-    bundle: Path, workers: int = 1, prelude: str = ""
+    bundle: Path, workers: int = 1, prelude: str = "", **started: Any
 ) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A server process and its port."""
     with subprocess.Popen(
         [sys.executable, "-c", prelude + PROGRAM, str(bundle), str(workers)],
         stderr=subprocess.PIPE,
         text=True,
+        **started,
     ) as process:
         try:
             yield process, int(address_told(process).rpartition(":")[2])
@@ -88,19 +121,35 @@ def test_a_server_answers_and_ends_with_0_on_sigterm(tiny_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_log_says_once_where_anyone_who_reaches_the_service_is_answered(
-    tiny_bundle: Path, workers: int, wait_until: Callable[..., None]
+@pytest.mark.parametrize(
+    ("prelude", "level", "message"),
+    [
+        ("", "INFO", "anyone on this machine is answered at {url}, and nobody else reaches it"),
+        (WITHIN_REACH_WITH_KEYS, "INFO", "who reaches {url} needs an API key"),
+        (
+            WITHIN_REACH_WITHOUT_KEYS,
+            "WARNING",
+            "anyone who reaches {url} is answered: no API key is demanded",
+        ),
+    ],
+    ids=["loopback", "keys", "anyone"],
+)
+def test_the_first_line_of_the_log_says_who_is_answered_and_no_other_does(
+    tiny_bundle: Path, workers: int, prelude: str, level: str, message: str
 ) -> None:
-    with server(tiny_bundle, workers, WITHIN_REACH_WITHOUT_KEYS) as (process, port):
-        wait_until(lambda: answers(port))
-        process.send_signal(signal.SIGTERM)
+    arguments = [sys.executable, "-c", prelude + PROGRAM, str(tiny_bundle), str(workers)]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        logged = [json.loads(line) for line in process.stderr]
+        first = json.loads(process.stderr.readline())
+        url = re.search(r"http://[0-9.:]+", first["message"])[0]
+        port = int(url.rpartition(":")[2])
+        wait_until(lambda: is_ready(port))
+        process.send_signal(signal.SIGTERM)
+        others = [json.loads(line) for line in process.stderr]
         assert process.wait(60) == 0
-    assert [entry["message"] for entry in logged if entry["level"] != "INFO"] == [
-        f"anyone who reaches http://0.0.0.0:{port} is answered: no API key is demanded"
-    ]
-    assert logged[0]["level"] == "WARNING"
+    assert (first["level"], first["message"]) == (level, message.format(url=url))
+    assert {entry["level"] for entry in others} == {"INFO"}
+    assert not any("answered" in entry["message"] for entry in others)
 
 
 def test_on_sigterm_readyz_turns_503_and_what_is_in_flight_is_answered(
@@ -188,9 +237,12 @@ def test_workers_do_not_outlive_their_supervisor(
     with server(tiny_bundle, workers=2) as (process, port):
         wait_until(lambda: answers(port))
         workers = children(process.pid)
+        folder = metrics_folder_of(workers[0])
+        assert folder.is_dir()
         process.kill()
         process.wait(30)
         wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+        assert not folder.exists()  # in memory it would stay until the next start of the machine
         assert not answers(port)
 
 
@@ -207,6 +259,121 @@ def test_a_replacement_answers_with_the_same_bundle_whatever_has_become_of_the_f
         wait_until(lambda: answers(port))
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("gone_before_the_signal", [True, False])
+def test_a_thread_that_never_ends_does_not_outlive_the_grace(
+    tiny_bundle: Path, gone_before_the_signal: bool, wait_until: Callable[..., None]
+) -> None:
+    with server(tiny_bundle, prelude=WEDGED) as (process, port), wedging(port) as asking:
+        wait_until(lambda: waits_for_an_answer(port))
+        if gone_before_the_signal:
+            asking.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_a_wedged_process_at_once_and_without_a_word(
+    tiny_bundle: Path, number: signal.Signals, wait_until: Callable[..., None]
+) -> None:
+    patient = WEDGED + "server.DRAIN_TIMEOUT_S = server.END_TIMEOUT_S = 1000\n"
+    with server(tiny_bundle, prelude=patient) as (process, port), wedging(port):
+        wait_until(lambda: waits_for_an_answer(port))
+        process.send_signal(number)
+        wait_until(lambda: status(port, "/readyz") == 503)
+        process.send_signal(number)
+        assert process.wait(20) == 0
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
+
+@contextmanager
+def wedging(port: int) -> Iterator[socket.socket]:
+    """A connection whose radiograph is sent, and being judged."""
+    body = raw_http.form(radiograph_png())
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=30)) as asking:
+        asking.sendall(raw_http.post(len(body)) + body)
+        yield asking
+
+
+def waits_for_an_answer(port: int) -> bool:
+    return total(figures(port), "chestxray_requests_in_flight") == 1
+
+
+def test_ctrl_c_in_a_terminal_lets_all_workers_answer_what_is_in_flight(
+    tiny_bundle: Path, wait_until: Callable[..., None]
+) -> None:
+    """A terminal sends its signal to the supervisor and to the workers."""
+    body = raw_http.form(radiograph_png())
+    with server(tiny_bundle, workers=2, start_new_session=True) as (process, port):
+        wait_until(lambda: answers(port))
+        in_flight = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(4)]
+        with ExitStack() as open_ones:
+            for connection in in_flight:
+                open_ones.enter_context(closing(connection))
+                connection.sendall(raw_http.post(len(body), "Expect: 100-continue"))
+                assert connection.recv(1000).startswith(b"HTTP/1.1 100")
+            os.killpg(process.pid, signal.SIGINT)
+            wait_until(lambda: status(port, "/readyz") == 503)
+            for connection in in_flight:
+                connection.sendall(body)
+                assert raw_http.received(connection)[0].status == 200
+        assert process.wait(60) == 0
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_a_second_signal_ends_the_supervisor_and_its_workers_at_once(
+    tiny_bundle: Path, wait_until: Callable[..., None]
+) -> None:
+    with (
+        server(tiny_bundle, workers=2) as (process, port),
+        closing(socket.create_connection(("127.0.0.1", port), timeout=30)) as stuck,
+    ):
+        wait_until(lambda: answers(port))
+        folder = metrics_folder_of(children(process.pid)[0])
+        workers = children(process.pid)
+        stuck.sendall(raw_http.post(9, "Expect: 100-continue"))
+        assert stuck.recv(1000).startswith(b"HTTP/1.1 100")
+        process.send_signal(signal.SIGTERM)
+        wait_until(lambda: status(port, "/readyz") == 503)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+        assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+        assert not folder.exists()
+
+
+def metrics_folder_of(worker: int) -> Path:
+    variables = Path(f"/proc/{worker}/environ").read_bytes().decode().split("\0")
+    (folder,) = (name for name in variables if name.startswith("PROMETHEUS_MULTIPROC_DIR="))
+    return Path(folder.partition("=")[2])
+
+
+def test_workers_that_cannot_start_are_replaced_with_ever_longer_pauses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chestxray.service.supervisor.time.monotonic", lambda: 1000.0)
+    supervisor = Supervisor(print, None, lambda: None, (), n_workers=2)
+
+    def pauses(*worked_s: float) -> list[float]:
+        supervisor._due_s.clear()
+        for each in worked_s:
+            supervisor._replace_later(each)
+        return [due_s - 1000 for due_s in supervisor._due_s]
+
+    assert pauses(*[0.1] * 10) == [0.5, 0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert pauses(3600, 0.1) == [0.5, 0.5]  # it could start
+
+
+def test_workers_that_cannot_start_do_not_hold_up_the_end(tiny_bundle: Path) -> None:
+    with server(tiny_bundle, workers=2, prelude=ENDS_AT_ONCE) as (process, _):
+        assert process.stderr is not None
+        replaced = (line for line in process.stderr if "is replaced" in line)
+        for _ in range(4):
+            next(replaced)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
 
 
 def test_sigterm_while_a_worker_is_being_replaced_leaves_none_behind(
@@ -252,6 +419,27 @@ def answers(port: int) -> bool:
             return predict(client, radiograph_png()).status_code == 200
     except httpx.TransportError:
         return False
+
+
+FEW_FILES = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+"""
+
+
+def test_with_few_files_more_connections_than_those_neither_stop_the_service_nor_spoil_an_answer(
+    tiny_bundle: Path, wait_until: Callable[..., None]
+) -> None:
+    with server(tiny_bundle, prelude=FEW_FILES) as (process, port), ExitStack() as open_ones:
+        wait_until(lambda: answers(port))
+        for _ in range(200):
+            open_ones.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+        assert all(answers(port) for _ in range(3))
+        assert figures(port)["chestxray_resident_memory_bytes[]"] > 0
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        assert "ERROR" not in process.stderr.read()
+        assert process.wait(60) == 0
 
 
 def test_a_second_sigterm_does_not_wait(tiny_bundle: Path, wait_until: Callable[..., None]) -> None:
@@ -443,7 +631,10 @@ def test_a_terminal_that_is_closed_ends_its_server_wherever_its_log_goes(
     wait_until(lambda: answers(port))
     process.send_signal(signal.SIGHUP)  # the terminal is there: new bundles
     wait_until(lambda: reloads(port)["replaced"] == workers)
+    folders = [metrics_folder_of(worker) for worker in children(process.pid)]
+    assert len(folders) == (workers if workers > 1 else 0)
     os.close(terminal)
     assert process.wait(60) is not None
+    assert not any(folder.exists() for folder in folders)
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.1:{port}/livez")

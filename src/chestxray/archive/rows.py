@@ -6,12 +6,17 @@ Does not: make rows (``scoring`` does), or import pyarrow before Parquet is aske
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 CSV_ENCODING = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
 """A name that is no UTF-8 keeps its bytes as ``\\udc80`` …"""
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+"""What a spreadsheet would take for a formula, and what already looks as it does when it is kept
+from that by a quotation mark: so the mark can be taken off again."""
 
 _FLOATS, _TRUTH_VALUES = ("probability", "input_check_score"), ("uncertain",)
 
@@ -49,6 +54,7 @@ def outcome(rows: Iterable[Row]) -> str:
 def write_csv(rows: Iterable[Row], file: IO[str]) -> None:
     """Rows as CSV, without the header; truth values as ``true`` and ``false``.
 
+    A text that a spreadsheet would compute has a ``'`` before it, which ``read_csv`` takes off.
     Lines end in CR LF, as RFC 4180 has it; only then does ``csv`` quote both of them in a name.
     """
     csv.writer(file).writerows([_csv_cell(value) for value in row] for row in rows)
@@ -82,6 +88,8 @@ def csv_to_parquet(parts: Iterable[Path], out: Path) -> None:
 def _csv_cell(value: object) -> object:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, str) and _FORMULA.match(value):
+        return f"'{value}"  # or a spreadsheet would compute what a file's name says
     return value
 
 
@@ -90,4 +98,6 @@ def _value(field: str, cell: str) -> Any:
         return None
     if field in _FLOATS:
         return float(cell)
-    return cell == "true" if field in _TRUTH_VALUES else cell
+    if field in _TRUTH_VALUES:
+        return cell == "true"
+    return cell[1:] if cell[0] == "'" and _FORMULA.match(cell) else cell

@@ -19,10 +19,10 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -260,14 +260,14 @@ class Polarity(_Facts):
     inverted_below: float = Field(ge=-1, le=0)
 
 
-def _several_ranges(ages: Any) -> Any:
+AgeRanges = tuple[tuple[int, int], ...]
+
+
+def several_ranges(ages: Any) -> Any:
     """Ranges of ages where there may be but one, as bundles with one had it."""
     if isinstance(ages, list | tuple) and all(isinstance(age, int) for age in ages):
         return [ages]
     return ages
-
-
-AgeRanges = Annotated[tuple[tuple[int, int], ...], BeforeValidator(_several_ranges)]
 
 
 class Population(_Facts):
@@ -282,6 +282,8 @@ class Population(_Facts):
     modalities: tuple[Term, ...] = Field(min_length=1)
     body_parts: tuple[Term, ...] = Field(min_length=1)
     views: tuple[View, ...] = Field(min_length=1)
+
+    _one_or_several = field_validator("age_years", mode="before")(several_ranges)
 
     @model_validator(mode="after")
     def _youngest_first(self) -> Population:

@@ -22,7 +22,7 @@ from pydantic import (
 from chestxray.errors import ConfigError
 from chestxray.imaging import View
 from chestxray.inference import BUNDLED, Finding, Population, read_bundle
-from chestxray.inference.bundle import AgeRanges, Term
+from chestxray.inference.bundle import AgeRanges, Term, several_ranges
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -189,6 +189,8 @@ class TrainConfig(_Section):
         default_factory=_shipped_finding,
         description="what the bundle asks of a radiograph; unset, what the shipped one does",
     )
+
+    _one_or_several = field_validator("age_years", mode="before")(several_ranges)
 
     @field_validator("side_px", "stages")
     @classmethod

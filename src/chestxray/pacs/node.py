@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.context import SpawnProcess
+from types import FrameType
 from typing import Any
 
 from chestxray.assessment import Registry, read_bundles
@@ -46,6 +47,9 @@ FINISH_ASSOCIATIONS_S = 10.0
 FINISH_WORK_S = 10.0
 """How long judges and sender may take for what they have in hand, after that."""
 
+END_TIMEOUT_S = 28
+"""From the signal to the end of the node, which should need no more than the two above."""
+
 WATCH_S = 0.2
 """How often the node looks after its processes."""
 
@@ -54,7 +58,8 @@ EXPIRY_S = 60.0
 
 
 def run(config: NodeConfig) -> None:
-    """Be the node until SIGTERM or SIGINT, then return when what is in hand is finished.
+    """Be the node until SIGTERM or SIGINT, then return when what is in hand is finished; a second
+    signal ends the process.
 
     Raises:
         BundleError: a bundle cannot be used.
@@ -63,9 +68,7 @@ def run(config: NodeConfig) -> None:
         NodeError: another node works in the folder or it is open to others, or the address cannot
             be listened on.
     """
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    stopping = _told_to_end()
     configure_logging()
     node = config.node
     bundles = read_bundles(node.bundles)
@@ -84,6 +87,24 @@ def run(config: NodeConfig) -> None:
         receiver.close(FINISH_ASSOCIATIONS_S)
         children.join(FINISH_WORK_S)
     logger.info("the node has ended")
+
+
+def _told_to_end() -> threading.Event:
+    """Set by SIGTERM or SIGINT. A second one ends the node at once, and so does the end of its
+    grace, whatever its threads and processes are at: what they have in hand will be done again."""
+    stopping = threading.Event()
+
+    def end(_: int, __: FrameType | None) -> None:
+        if stopping.is_set():
+            for process in multiprocessing.active_children():
+                process.kill()
+            os._exit(0)
+        stopping.set()
+        signal.alarm(END_TIMEOUT_S)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
+        signal.signal(number, end)
+    return stopping
 
 
 def _check(config: NodeConfig, registry: Registry) -> None:

@@ -2,7 +2,7 @@
 
 What arrives is kept as it came; a success is answered only once it is durable. What a peer can ask
 for is bounded: the size of a PDU and of an instance, how many wait in memory, how long a connection
-may be silent, how many there are.
+may be silent, how many there are, and how many of them are one peer's.
 
 Does not: decode a data set.
 """
@@ -12,9 +12,12 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
 from socketserver import BaseServer
 from typing import Any
@@ -28,7 +31,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import P_DATA
-from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
 from chestxray.errors import NodeError
 from chestxray.imaging import Limits
@@ -62,8 +65,12 @@ HEADERS_BYTES = 1 << 20
 SILENT_S = 60
 """How long a peer may say nothing, in an association or within a PDU."""
 
-NEGOTIATION_S = 15
-"""How long it may take to ask for an association, TLS included."""
+NEGOTIATION_S = 5
+"""How long it may take to ask for an association, and before it as long for TLS."""
+
+MAX_ASKING = 64
+"""Connections that have not asked for an association yet; with one more the oldest is ended, of the
+address that has the most."""
 
 ABORTION_S = 1.0
 """How long a peer may take to hang up when its association is aborted."""
@@ -74,6 +81,7 @@ SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 # Of an A-ASSOCIATE-RJ: result, source, reason (PS3.8, 9.3.4).
 _UNKNOWN_CALLING_AE = (1, 1, 3)
 _UNKNOWN_CALLED_AE = (1, 1, 7)
+_LIMIT_EXCEEDED = (2, 3, 2)
 
 
 class Receiver:
@@ -90,7 +98,9 @@ class Receiver:
         node = config.node
         ae = AE(node.ae_title)
         ae.maximum_pdu_size = MAX_PDU_BYTES
-        ae.maximum_associations = node.associations
+        ae.maximum_associations = sys.maxsize  # who counts here is in _places
+        self._asking = _Asking()
+        self._places = _Places(node.associations, n_peers=len(config.peer))
         ae.network_timeout, ae.acse_timeout, ae.dimse_timeout = SILENT_S, NEGOTIATION_S, SILENT_S
         ae.add_supported_context(VERIFICATION)
         for sop_class in SOP_CLASSES:
@@ -107,6 +117,7 @@ class Receiver:
                 server_class=_Server,
                 request_handler=_Connection,
                 max_bytes=self._max_bytes,
+                asking=self._asking,
             )
         except OSError as exc:
             raise NodeError(
@@ -146,10 +157,13 @@ class Receiver:
         assert request is not None  # noqa: S101 - it has just come
         calling, called = request.calling_ae_title.strip(), request.called_ae_title.strip()
         address = association.requestor.address
+        self._asking.has_asked(association.dul.socket)
         if called != self._config.node.ae_title:
             self._reject(association, _UNKNOWN_CALLED_AE, "calls us %r", called)
         elif not any(peer.fits(calling, address) for peer in self._config.peer):
             self._reject(association, _UNKNOWN_CALLING_AE, "calls itself %r", calling)
+        elif not self._places.take(association, calling):
+            self._reject(association, _LIMIT_EXCEEDED, "is one too many: %r", calling)
 
     @staticmethod
     def _reject(
@@ -192,11 +206,61 @@ def _join(threads: list[Association], timeout_s: float) -> None:
         thread.join(max(0.0, deadline - time.monotonic()))
 
 
+class _Places:
+    """The associations that there may be at the same time, of which a quarter is for the others.
+
+    Who has one already takes none of that quarter, where there are several peers: one that sends
+    from everywhere, or never hangs up, leaves a place to each of the rest.
+    """
+
+    def __init__(self, n: int, *, n_peers: int) -> None:
+        self._n = n
+        self._n_for_others = n // 4 if n_peers > 1 else 0
+        self._taken: dict[Association, str] = {}
+        self._lock = threading.Lock()
+
+    def take(self, association: Association, calling: str) -> bool:
+        """Whether there is a place; it is taken as long as the association lives."""
+        with self._lock:
+            self._taken = {of: peer for of, peer in self._taken.items() if of.is_alive()}
+            has_one = calling in self._taken.values()
+            if len(self._taken) >= self._n - has_one * self._n_for_others:
+                return False
+            self._taken[association] = calling
+            return True
+
+
+class _Asking:
+    """The connections from which no association has been asked for yet."""
+
+    def __init__(self) -> None:
+        self._address_of: dict[socket.socket, str] = {}  # in the order in which they came
+        self._lock = threading.Lock()
+
+    def add(self, connection: socket.socket, address: str) -> None:
+        """One more, which may be the end of another."""
+        with self._lock:
+            open_ones = {of: its for of, its in self._address_of.items() if of.fileno() >= 0}
+            open_ones[connection] = address
+            if len(open_ones) > MAX_ASKING:
+                ((busiest, _),) = Counter(open_ones.values()).most_common(1)
+                oldest = next(of for of, its in open_ones.items() if its == busiest)
+                del open_ones[oldest]
+                with suppress(OSError):  # it has just gone
+                    oldest.shutdown(socket.SHUT_RDWR)
+            self._address_of = open_ones
+
+    def has_asked(self, connection: AssociationSocket | None) -> None:
+        if connection is not None:
+            with self._lock:
+                self._address_of.pop(connection.socket, None)  # type: ignore[arg-type]
+
+
 class _Server(ThreadedAssociationServer):
     """Waits for nobody while it accepts, not even for a TLS handshake."""
 
-    def __init__(self, *arguments: Any, max_bytes: int, **keywords: Any) -> None:
-        self.max_bytes = max_bytes
+    def __init__(self, *arguments: Any, max_bytes: int, asking: _Asking, **keywords: Any) -> None:
+        self.max_bytes, self._asking = max_bytes, asking
         super().__init__(*arguments, **keywords)
 
     def get_request(self) -> tuple[socket.socket, Any]:
@@ -210,9 +274,9 @@ class _Server(ThreadedAssociationServer):
             )
         return connection, address
 
-    def verify_request(self, _request: Any, _client_address: Any) -> bool:
-        # Who is one too many is told so in an A-ASSOCIATE-RJ; who is twice too many is not.
-        return len(self.active_associations) < 2 * self.ae.maximum_associations
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        self._asking.add(request, client_address[0])
+        return True
 
     def handle_error(self, _request: Any, client_address: Any) -> None:
         logger.warning("a connection from %s has failed", client_address[0])

@@ -37,6 +37,9 @@ MAX_BACKOFF_S = 300.0
 
 FORMAT = 1
 
+# When an instance was received and until when it is kept are times of the day. When it was given
+# to a judge, and when an answer is due again, are those of the monotonic clock, which no one sets;
+# ``recover`` forgets them, since a reboot begins it anew.
 _SCHEMA = f"""
 CREATE TABLE instance (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -132,7 +135,7 @@ class Spool:
             row = database.execute(
                 "UPDATE instance SET state = 'judging', judge = ?, due = ?"  # noqa: S608 - our own
                 f" WHERE id = (SELECT min(id) {free}) RETURNING id, file, calling_ae",
-                (judge, time.time(), judge),
+                (judge, time.monotonic(), judge),
             ).fetchone()
         return None if row is None else Waiting(row[0], self._files / row[1], row[2])
 
@@ -142,7 +145,7 @@ class Spool:
             self._select(
                 "SELECT 1 FROM instance WHERE state = 'judging' AND judge = ? AND due < ?",
                 judge,
-                time.time() - longer_than_s,
+                time.monotonic() - longer_than_s,
             )
         )
 
@@ -182,14 +185,11 @@ class Spool:
         self, destination: str, limit: int, *, lane: int = 0, lanes: int = 1
     ) -> list[Judged]:
         """The oldest answers that are due at ``destination``, of those in a lane of several."""
-        # Due, or due later than any back-off: then the clock was set back.
-        now = time.time()
         rows = self._select(
             "SELECT id, answer, attempts FROM instance WHERE state = 'judged' AND destination = ?"
-            " AND due NOT BETWEEN ? AND ? AND id % ? = ? ORDER BY id LIMIT ?",
+            " AND due <= ? AND id % ? = ? ORDER BY id LIMIT ?",
             destination,
-            now,
-            now + MAX_BACKOFF_S,
+            time.monotonic(),
             lanes,
             lane,
             limit,
@@ -209,7 +209,7 @@ class Spool:
             database.execute(
                 "UPDATE instance SET failure = ?, attempts = attempts + 1, due = ?"
                 " WHERE id = ? AND state = 'judged'",
-                (reason, time.time() + retry_in_s, number),
+                (reason, time.monotonic() + retry_in_s, number),
             )
 
     def answer_lost(self, number: int) -> None:

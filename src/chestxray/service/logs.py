@@ -61,7 +61,9 @@ def configure_logging(level: str) -> None:
                 "chestxray": {"level": level.upper()},
                 # Its messages of a broken connection or body quote what was sent.
                 "python_multipart": {"level": "CRITICAL"},
-                "uvicorn": {"level": level.upper() if level == "debug" else "ERROR"},
+                # Its errors are exceptions of ours, which ``http.boundary`` has logged without
+                # their messages, and what the end of the process has cut off.
+                "uvicorn": {"level": level.upper() if level == "debug" else "CRITICAL"},
             },
         }
     )

@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -66,6 +67,8 @@ DIFFERENCE_BUCKETS = (
 """For the difference of two probabilities: from -0.001 to 0.001 they are as good as equal."""
 
 DEATHS, DEATHS_HELP = "chestxray_worker_deaths", "Worker processes that died and were replaced."
+
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 PROCESS_INTERVAL_S = 1.0
 """Least time between two looks at a process's own memory and processor time."""
@@ -317,8 +320,13 @@ def metrics_folder() -> Iterator[None]:
     try:
         yield
     finally:
+        remove_metrics_folder()
         del os.environ[FOLDER_VARIABLE]
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_metrics_folder() -> None:
+    """Remove the folder; who still counts counts on, and nobody is told any more."""
+    shutil.rmtree(os.environ[FOLDER_VARIABLE], ignore_errors=True)
 
 
 def forget_worker(pid: int) -> None:
@@ -383,7 +391,12 @@ def _locked_folder() -> Iterator[Path]:
 
 def _resident_memory_bytes() -> int:
     """What of this process is in memory; 0 where the kernel does not tell in ``/proc``."""
-    statm = Path("/proc/self/statm")
-    if not statm.exists():
-        return 0
-    return int(statm.read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    statm = _statm()
+    return 0 if statm is None else int(os.pread(statm, 256, 0).split()[1]) * PAGE_BYTES
+
+
+@cache
+def _statm() -> int | None:
+    """A descriptor that stays open: who may open no more files must still be able to count."""
+    file = Path("/proc/self/statm")
+    return os.open(file, os.O_RDONLY | os.O_CLOEXEC) if file.exists() else None

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
+import resource
 import signal
 import socket
 import threading
@@ -25,8 +27,9 @@ from chestxray.errors import BundleError, ConfigError
 from chestxray.service.api.served import Bundles, Served, read_served
 from chestxray.service.api.state import Service
 from chestxray.service.app import create_app
-from chestxray.service.http.connections import Connection
+from chestxray.service.http.connections import Connection, Room
 from chestxray.service.logs import configure_logging
+from chestxray.service.metrics import remove_metrics_folder
 from chestxray.service.settings import Settings
 from chestxray.service.supervisor import Supervisor, on_hangup
 
@@ -34,6 +37,9 @@ logger = logging.getLogger(__name__)
 
 DRAIN_TIMEOUT_S = 25
 """Longest wait for requests in flight; orchestrators kill 30 s after SIGTERM."""
+
+END_TIMEOUT_S = 28
+"""From the signal to the end of the process, whatever it is at."""
 
 LINGER_S = 1.0
 """How long the service goes on answering 503 when it is told to end and has nothing in flight:
@@ -54,7 +60,8 @@ class DrainingServer(uvicorn.Server):
     """On SIGTERM or SIGINT, says so on ``/readyz``, answers what is in flight, and ends well.
 
     uvicorn alone stops listening at once, so that a load balancer never sees ``/readyz`` turn, and
-    then dies of the signal instead of exiting with 0. A second signal ends it at once.
+    then dies of the signal instead of exiting with 0. A second signal ends the process at once, and
+    so does its grace when it is over: a thread that computes for ever is waited for by nobody.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
@@ -62,9 +69,20 @@ class DrainingServer(uvicorn.Server):
         self._service = service
         self._drain_from = self._drain_until = 0.0
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # Not given back: they are ours until the last thread has ended.
+        signal.signal(signal.SIGALRM, self.handle_exit)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.handle_exit)
+        yield
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        self.force_exit = self.should_exit
+        if self.should_exit:
+            # Python would wait for its threads. Nothing of ours is on a disk or half done.
+            os._exit(0)
         self.should_exit = True
+        signal.alarm(END_TIMEOUT_S)
         self._service.draining = True
         self._drain_from = time.monotonic() + LINGER_S
         self._drain_until = time.monotonic() + DRAIN_TIMEOUT_S
@@ -77,7 +95,7 @@ class DrainingServer(uvicorn.Server):
         exiting = await super().on_tick(counter)
         now = time.monotonic()
         drained = self._service.idle and now >= self._drain_from
-        return exiting and (drained or self.force_exit or now >= self._drain_until)
+        return exiting and (drained or now >= self._drain_until)
 
 
 def serve(settings: Settings) -> None:
@@ -96,9 +114,8 @@ def serve(settings: Settings) -> None:
     with _listening_socket(settings) as listener:
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        _say_who_is_answered(settings, url)
         logger.info("serving bundle %s on %s", _told(bundles), url)
-        if not settings.demands_key and not settings.on_loopback:
-            logger.warning("anyone who reaches %s is answered: no API key is demanded", url)
         if settings.workers == 1:
             app = create_app(settings, served)
             service: Service = app.state.service
@@ -122,6 +139,15 @@ def serve(settings: Settings) -> None:
             ).run()
 
 
+def _say_who_is_answered(settings: Settings, url: str) -> None:
+    if settings.demands_key:
+        logger.info("who reaches %s needs an API key", url)
+    elif settings.on_loopback:
+        logger.info("anyone on this machine is answered at %s, and nobody else reaches it", url)
+    else:
+        logger.warning("anyone who reaches %s is answered: no API key is demanded", url)
+
+
 def _work(bundles: Bundles, renewed: Pipe, listener: socket.socket, settings: Settings) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of a terminal, say: it is for the supervisor
     configure_logging(settings.log_level)
@@ -134,6 +160,9 @@ def _work(bundles: Bundles, renewed: Pipe, listener: socket.socket, settings: Se
 
     with _renewing(renewed.poll, renew):
         DrainingServer(uvicorn_config(app), service).run(sockets=[listener])
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None and not supervisor.is_alive():
+        remove_metrics_folder()  # nobody else is left to do it
 
 
 @contextmanager
@@ -206,17 +235,38 @@ def _read_working(settings: Settings) -> Bundles | None:
 
 def uvicorn_config(app: FastAPI) -> uvicorn.Config:
     """How uvicorn serves the application, wherever it listens."""
+    settings: Settings = app.state.settings
+    max_files = allow_files(2 * settings.max_connections)
+    room = Room(min(settings.max_connections, max_files // 2))
+    connection = partial(Connection, room=room, answer_timeout_s=settings.answer_timeout_s)
     return uvicorn.Config(
         app,
-        http=Connection,
+        http=connection,  # type: ignore[arg-type] # it makes one
+        # Those who are accepted in one turn of the event loop are files before they are counted;
+        # with one too many uvloop would stop listening.
+        backlog=min(2048, max_files // 4),
         ws="none",
         log_config=None,
         proxy_headers=False,  # nothing here looks at who asks or by which scheme
         access_log=False,  # it would write down whole queries
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=3,  # for what is left after our own draining
+        timeout_graceful_shutdown=2,  # for what is left after our own draining
     )
+
+
+def allow_files(n_wanted: int) -> int:
+    """Let this process have so many files open, if it may; how many it may have, sockets included.
+
+    Shells allow 1,024 by default, and more to who asks.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return n_wanted
+    if soft < n_wanted:
+        soft = n_wanted if hard == resource.RLIM_INFINITY else min(n_wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft
 
 
 def _listening_socket(settings: Settings) -> socket.socket:

@@ -77,7 +77,7 @@ class Settings(BaseSettings):
         256 * 1024 * 1024,
         ge=1,
         validate_default=True,
-        description="all bodies in memory together; more get 429",
+        description="all bodies and long answers in memory together; more get 429",
     )
     max_file_bytes: int = Field(Limits().max_bytes, ge=1, description="largest file in a body")
     max_pixels: int = Field(Limits().max_pixels, ge=1, description="most pixels of a radiograph")
@@ -93,6 +93,18 @@ class Settings(BaseSettings):
         gt=0,
         description="longest wait for a body, and a second more for each 16 KiB of it; after it "
         "a request gets 408",
+    )
+    answer_timeout_s: float = Field(
+        20.0,
+        gt=0,
+        description="longest wait for a client to take 64 KiB of an answer, or its rest; after it "
+        "the connection ends",
+    )
+    max_connections: int = Field(
+        4096,
+        ge=1,
+        description="open connections of a process, and at most half the files that it may open; "
+        "those whose clients are waited for longest make room for more",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severity that is logged"

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from chestxray.errors import OverloadedError
 from chestxray.inference import Predictor
 from chestxray.service.app import create_app
-from chestxray.service.http.admission import Admission, unless_gone
+from chestxray.service.http.admission import STUCK_AFTER_S, Admission, unless_gone
 from chestxray.service.settings import Settings
 from factories.requests import radiograph_png
 from factories.servers import serving
@@ -245,3 +245,45 @@ async def test_a_full_service_answers_429_with_retry_after_and_finishes_what_it_
         gate.may_end.set()
         assert (await taken).status_code == 200
         assert (await client.post("/predict", files=files)).status_code == 200
+
+
+async def test_threads_are_stuck_when_all_have_been_at_work_for_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    admission, gates = make_admission(threads=2), [Gate(), Gate()]
+    now_s = 0.0
+    monkeypatch.setattr("chestxray.service.http.admission.time.monotonic", lambda: now_s)
+
+    async def ask(gate: Gate) -> None:
+        with admission.place() as place:
+            await place.run([gate])
+
+    first = asyncio.create_task(ask(gates[0]))
+    await began(gates[0])
+    now_s += STUCK_AFTER_S + 1
+    assert not admission.stuck  # the other thread is free
+    second = asyncio.create_task(ask(gates[1]))
+    await began(gates[1])
+    assert not admission.stuck  # and has only just begun
+    now_s += STUCK_AFTER_S + 1
+    assert admission.stuck
+    gates[0].may_end.set()
+    await first
+    assert not admission.stuck
+    gates[1].may_end.set()
+    await second
+    admission.close()
+
+
+async def test_a_service_whose_threads_are_stuck_is_alive_and_not_ready(
+    settings: Settings, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = create_app(settings, serving(predictor))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        assert (await client.get("/readyz")).status_code == 200
+        monkeypatch.setattr(Admission, "stuck", True)
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+        assert (await client.get("/livez")).status_code == 200
+    app.state.service.admission.close()

@@ -3,7 +3,14 @@
 import json
 import logging
 import re
+import resource
+import socket
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,7 +21,7 @@ from chestxray.service.http import connections
 from chestxray.service.settings import Settings
 from factories import raw_http
 from factories.requests import radiograph_png
-from factories.servers import served, serving
+from factories.servers import served, serving, wait_until
 
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 
@@ -212,3 +219,275 @@ def test_a_long_body_that_was_refused_on_a_last_connection_does_not_hold_its_sen
         connection.settimeout(5)  # far less than the rest may take
         connection.sendall(body[100_000:])
         assert raw_http.is_closed(connection)
+
+
+# --- an offer of another protocol, however it comes -----------------------------------------------
+
+OFFER = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk"]
+
+
+@pytest.mark.parametrize("first_read_bytes", [5, 60, 110, 150, 171, 185, 200])
+def test_an_offer_that_comes_in_the_second_read_of_a_head_is_declined_too(
+    client: httpx.Client, first_read_bytes: int
+) -> None:
+    body = raw_http.form(radiograph_png())
+    request = raw_http.post(len(body), *OFFER) + body
+    with raw_http.connected(client) as connection:
+        connection.sendall(request[:first_read_bytes])
+        assert client.get("/livez").status_code == 200  # a turn of the event loop later
+        connection.sendall(request[first_read_bytes:])
+        response, answer = raw_http.received(connection)
+        assert response.status == 200, answer
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [
+        [*OFFER, "Upgrade: websocket", "upgrade: TLS/1.0"],
+        ["Upgrade: h2c, websocket", "Connection: keep-alive", "Connection: upgrade"],
+        ["UPGRADE : h2c".replace(" :", ":"), "CONNECTION: close, UPGRADE"],
+    ],
+)
+def test_an_offer_that_is_repeated_or_spelt_otherwise_is_declined_too(
+    client: httpx.Client, offer: list[str]
+) -> None:
+    body = raw_http.form(radiograph_png())
+    with raw_http.connected(client) as connection:
+        connection.sendall(raw_http.post(len(body), *offer) + body)
+        response, answer = raw_http.received(connection)
+        assert response.status == 200, answer
+
+
+def test_a_chunked_body_behind_an_offer_is_read(client: httpx.Client) -> None:
+    body = raw_http.form(radiograph_png())
+    head = raw_http.post(0, *OFFER, "Transfer-Encoding: chunked")
+    head = head.replace(b"Content-Length: 0\r\n", b"")
+    with raw_http.connected(client) as connection:
+        connection.sendall(head + chunks(body, 1000) + GET + b"Connection: close\r\n\r\n")
+        with connection.makefile("rb") as answers:
+            assert answers.read().count(b"HTTP/1.1 200 OK\r\n") == 2  # that behind it, too
+
+
+# --- storms of small things -----------------------------------------------------------------------
+
+CHUNKED = (
+    b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n"
+)
+
+
+def chunks(body: bytes, size_bytes: int) -> bytes:
+    pieces = [body[i : i + size_bytes] for i in range(0, len(body), size_bytes)]
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("size_bytes", [connections.MIN_CHUNK_BYTES, 1000, 70_000])
+def test_a_body_of_honest_chunks_is_read(client: httpx.Client, size_bytes: int) -> None:
+    body = raw_http.form(radiograph_png() + bytes(250_000))
+    with raw_http.connected(client) as connection:
+        connection.sendall(CHUNKED + chunks(body, size_bytes))
+        response, answer = raw_http.received(connection)
+        assert response.status == 200, answer
+
+
+def test_a_short_body_may_come_in_chunks_of_one_byte(client: httpx.Client) -> None:
+    body = raw_http.form(bytes(500))
+    assert len(body) < connections.FREE_CHUNKS
+    with raw_http.connected(client) as connection:
+        connection.sendall(CHUNKED + chunks(body, 1))
+        assert raw_http.received(connection)[0].status == 415
+
+
+@pytest.mark.parametrize("path", [b"/predict", b"/nowhere"])
+def test_a_storm_of_tiny_chunks_is_refused_and_ends_the_connection(
+    client: httpx.Client, path: bytes
+) -> None:
+    with raw_http.connected(client) as connection:
+        connection.sendall(CHUNKED.replace(b"/predict", path) + chunks(bytes(3000), 1)[:-5])
+        assert raw_http.received(connection)[0].status in (400, 404)
+        assert raw_http.is_closed(connection)
+
+
+def test_a_storm_of_trailers_is_refused(client: httpx.Client) -> None:
+    body = chunks(raw_http.form(radiograph_png()), 5000)[:-2]
+    with raw_http.connected(client) as connection:
+        connection.sendall(CHUNKED + body + b"X: y\r\n" * 2000)
+        assert problem(*raw_http.received(connection)) == (400, "malformed_request")
+        assert raw_http.is_closed(connection)
+
+
+# --- who does not read ----------------------------------------------------------------------------
+
+BUNDLE = "/docs/swagger-ui-bundle.js"
+
+
+def get(path: str) -> bytes:
+    return b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode()
+
+
+@contextmanager
+def reading_late(client: httpx.Client) -> Iterator[socket.socket]:
+    """A connection that holds little until it is read."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        connection.settimeout(30)
+        connection.connect((client.base_url.host, client.base_url.port))
+        yield connection
+
+
+def test_who_takes_nothing_of_an_answer_is_cut_off(
+    settings: Settings, predictor: Predictor
+) -> None:
+    app = create_app(settings.model_copy(update={"answer_timeout_s": 0.1}), serving(predictor))
+    with served(app) as client:
+        whole = len(client.get(BUNDLE).content)
+        with reading_late(client) as connection:
+            connection.sendall(get(BUNDLE))
+            wait_until(lambda: ended(connection))
+            assert len(all_of(connection)) < whole
+
+
+def test_who_has_an_answer_and_takes_no_byte_of_it_is_cut_off_when_it_is_complete_too(
+    settings: Settings, predictor: Predictor
+) -> None:
+    app = create_app(settings.model_copy(update={"answer_timeout_s": 0.1}), serving(predictor))
+    with served(app) as client, reading_late(client) as connection:
+        connection.sendall(get("/openapi.json") * 100)  # each shorter than a piece
+        wait_until(lambda: ended(connection))
+
+
+def test_who_reads_slowly_but_steadily_gets_all_of_an_answer(client: httpx.Client) -> None:
+    whole = client.get(BUNDLE).content
+    with reading_late(client) as connection:
+        connection.sendall(get(BUNDLE).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        read = b"".join(iter(partial(connection.recv, 50_000), b""))
+    assert read.endswith(whole)
+
+
+def ended(connection: socket.socket) -> bool:
+    """Whether the other side has ended the connection, however much of it is still unread."""
+    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != b"\x01"
+
+
+def all_of(connection: socket.socket) -> bytes:
+    read = bytearray()
+    with suppress(ConnectionResetError):
+        while data := connection.recv(65_536):
+            read += data
+    return bytes(read)
+
+
+def test_many_who_do_not_read_a_file_of_the_documentation_cost_little(
+    settings: Settings, predictor: Predictor
+) -> None:
+    app = create_app(settings, serving(predictor))
+    n_readers = 100
+    with served(app) as client, ExitStack() as open_ones:
+        whole = len(client.get(BUNDLE).content)
+        before = resident_bytes()
+        for _ in range(n_readers):
+            connection = open_ones.enter_context(reading_late(client))
+            connection.sendall(get(BUNDLE))
+        assert client.get("/livez").status_code == 200
+        assert resident_bytes() - before < n_readers * whole / 10
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def test_an_answer_that_is_being_taken_counts_as_memory_that_bodies_have_not(
+    settings: Settings, predictor: Predictor
+) -> None:
+    app = create_app(settings, serving(predictor))
+    admission = app.state.service.admission
+    files = [("files", ("a.png", radiograph_png())) for _ in range(16)]
+    request = httpx.Request(
+        "POST", "http://x/predict_batch?heatmap=true&preview=true&evidence=true", files=files
+    )
+    head = b"POST %b HTTP/1.1\r\n" % request.url.raw_path
+    head += b"".join(b"%b: %b\r\n" % field for field in request.headers.raw) + b"\r\n"
+    with served(app) as client:
+        with reading_late(client) as connection:
+            connection.sendall(head + request.read())
+            wait_until(lambda: admission.in_flight == 0 and admission.buffered_bytes > 0)
+        wait_until(lambda: admission.buffered_bytes == 0)
+
+
+# --- too many -------------------------------------------------------------------------------------
+
+
+def test_beyond_the_limit_who_is_waited_for_longest_makes_room(
+    settings: Settings, predictor: Predictor
+) -> None:
+    app = create_app(settings.model_copy(update={"max_connections": 3}), serving(predictor))
+    with served(app) as client, ExitStack() as open_ones:
+        first, second, third = (
+            open_ones.enter_context(raw_http.connected(client)) for _ in range(3)
+        )
+        for connection in (second, third, first):  # the order in which they wait from now on
+            connection.sendall(GET + b"\r\n")
+            assert raw_http.received(connection)[0].status == 200
+        assert client.get("/livez").status_code == 200
+        assert raw_http.is_closed(second)
+        third.sendall(GET + b"\r\n")
+        assert raw_http.received(third)[0].status == 200
+
+
+def test_whose_request_is_being_answered_makes_no_room(
+    settings: Settings, predictor: Predictor
+) -> None:
+    app = create_app(settings.model_copy(update={"max_connections": 2}), serving(predictor))
+    admission = app.state.service.admission
+    released = threading.Event()
+    body = raw_http.form(radiograph_png())
+    with served(app) as client, raw_http.connected(client) as asking:
+        run = admission.run_in_thread
+        admission.run_in_thread = lambda job: run(lambda: released.wait(30) and job())
+        asking.sendall(raw_http.post(len(body)) + body)
+        wait_until(lambda: admission.in_flight == 1 and admission.waiting == 0)
+        for _ in range(5):
+            with raw_http.connected(client) as other:
+                other.sendall(GET + b"\r\n")
+                assert raw_http.received(other)[0].status == 200
+        released.set()
+        assert raw_http.received(asking)[0].status == 200
+
+
+# --- whose turn it is -----------------------------------------------------------------------------
+
+
+class Turns:
+    """The event loop's ``call_soon``, a turn at a time."""
+
+    def __init__(self) -> None:
+        self.soon: list[Callable[[], None]] = []
+
+    def call_soon(self, callback: Callable[..., None], *arguments: object) -> None:
+        self.soon.append(partial(callback, *arguments))
+
+    def turn(self) -> None:
+        soon, self.soon = self.soon, []
+        for callback in soon:
+            callback()
+
+
+def test_of_requests_that_are_not_urgent_one_begins_in_a_turn() -> None:
+    room, turns, begun = connections.Room(10), Turns(), []
+    for number in range(3):
+        room.begin_in_turn(partial(begun.append, number), turns)
+    for n_turns in range(1, 4):
+        turns.turn()
+        assert begun == [*range(n_turns)]
+    assert not turns.soon
+
+
+def test_connections_are_let_in_before_and_not_for_ever() -> None:
+    room, turns, begun = connections.Room(1000), Turns(), []
+    room.begin_in_turn(partial(begun.append, 0), turns)
+    n_turns = 0
+    while not begun:
+        room.enter(object())
+        turns.turn()
+        n_turns += 1
+    assert n_turns == connections.MAX_LET_IN_BEFORE

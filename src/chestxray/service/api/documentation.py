@@ -8,6 +8,7 @@ Does not: describe the API (the OpenAPI document does).
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
 
 from fastapi import APIRouter
@@ -51,15 +52,20 @@ async def start() -> Response:
 
 
 @router.get("/docs/swagger-ui-bundle.js")
-def script() -> Response:
+async def script() -> Response:
     return _from_package("swagger-ui-bundle.js", "text/javascript")
 
 
 @router.get("/docs/swagger-ui.css")
-def style() -> Response:
+async def style() -> Response:
     return _from_package("swagger-ui.css", "text/css")
 
 
 def _from_package(name: str, media_type: str) -> Response:
-    content = (files("fastapi_swagger") / "resources" / name).read_bytes()
-    return Response(content, media_type=media_type, headers=CACHED)
+    return Response(_content(name), media_type=media_type, headers=CACHED)
+
+
+@cache
+def _content(name: str) -> bytes:
+    # Read once: who asks often opens no files, and many who read slowly share one copy.
+    return (files("fastapi_swagger") / "resources" / name).read_bytes()

@@ -15,7 +15,7 @@ import contextvars
 import math
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -25,6 +25,10 @@ from starlette.types import Receive
 from chestxray.errors import OverloadedError
 
 T = TypeVar("T")
+
+STUCK_AFTER_S = 30.0
+"""No job takes so long on a machine that is fit to serve; the dearest that are let in take seconds
+of one core."""
 
 SLOW_AFTER_S = 2.0
 """A sender that takes longer than this has no place in the queue until its body is there."""
@@ -57,7 +61,7 @@ class Admission:
         self.waiting = 0
         """Requests whose body is there and for which no thread has been free yet."""
         self.buffered_bytes = 0
-        """What is in memory of all bodies together."""
+        """What is in memory of all bodies and long answers together."""
         self._places = threads + queue_size
         self._taken = 0
         self._queue_timeout_s = queue_timeout_s
@@ -65,6 +69,7 @@ class Admission:
         self._waited = waited
         self._jobs = 0
         self._job_s = FIRST_JOB_S
+        self._begun_s: dict[Future[Any], float] = {}  # of the jobs that run, on the monotonic clock
         self._free_threads = asyncio.Semaphore(threads)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="predict")
 
@@ -83,6 +88,12 @@ class Admission:
         finally:
             place.close()
             self.in_flight -= 1
+
+    @property
+    def stuck(self) -> bool:
+        """Whether all threads have been at work for so long that none may ever be free again."""
+        begun_s = list(self._begun_s.values())
+        return len(begun_s) >= self.threads and time.monotonic() - max(begun_s) > STUCK_AFTER_S
 
     def close(self) -> None:
         """Wait for the jobs that run, then end the threads."""
@@ -117,6 +128,15 @@ class Admission:
     def _check_memory(self, n_bytes: int) -> None:
         if self.buffered_bytes + n_bytes > self._max_buffered_bytes:
             raise self.overloaded("the bodies of other requests take all memory set aside for them")
+
+    @contextmanager
+    def keeping(self, n_bytes: int) -> Iterator[None]:
+        """Count an answer that its client is still taking; there is less room for bodies then."""
+        self.buffered_bytes += n_bytes
+        try:
+            yield
+        finally:
+            self.buffered_bytes -= n_bytes
 
     @contextmanager
     def announced(self, n_jobs: int) -> Iterator[Callable[[], None]]:
@@ -167,9 +187,14 @@ class Admission:
             finally:
                 loop.call_soon_threadsafe(self._learn, time.monotonic() - begun)
 
+        def free(ended: Future[T]) -> None:
+            del self._begun_s[ended]
+            self._free_threads.release()
+
         running = self._executor.submit(timed)
+        self._begun_s[running] = time.monotonic()
         # The thread is free when the job ends, even if nobody waits for its result any more.
-        running.add_done_callback(lambda _: loop.call_soon_threadsafe(self._free_threads.release))
+        running.add_done_callback(lambda ended: loop.call_soon_threadsafe(free, ended))
         return await asyncio.wrap_future(running)
 
     def _learn(self, job_s: float) -> None:

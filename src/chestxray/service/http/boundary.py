@@ -12,6 +12,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
@@ -47,6 +48,10 @@ TOO_SLOW = 408
 WORK = frozenset({"/predict", "/predict_batch"})
 """Routes whose requests need a place in the queue."""
 
+PIECE_BYTES = 64 * 1024
+"""An answer goes to the connection in pieces of this size, each when the one before is taken: what
+is sent to many, such as a file of the page, is in memory once, however many read it slowly."""
+
 QUIET = frozenset({"/livez", "/readyz", "/metrics", "/page/{name}", "/page/examples/{name}"})
 """Routes that are asked every few seconds, or twenty for a page; they are logged at ``debug`` when
 all is well."""
@@ -74,6 +79,8 @@ class Boundary:
         identity = request_id_for(Headers(scope=scope).get(HEADER))
         reset = request_id.set(identity)
         exchange = _Exchange(scope, receive, send, identity, self._draining)
+        if scope["path"] in WORK:
+            exchange.keeping = self._admission.keeping
         begun = time.perf_counter()
         try:
             await self._answer(exchange, scope)
@@ -141,6 +148,8 @@ class _Exchange:
         draining: Callable[[], bool],
     ) -> None:
         self.status: int | None = None
+        self.keeping: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext()
+        """Counts the bytes of an answer that is this request's alone while it is sent."""
         self._receive, self._send = receive, send
         self._identity = identity
         self._draining = draining
@@ -160,4 +169,14 @@ class _Exchange:
             headers[HEADER] = self._identity
             if self._draining() or self._waits_to_be_asked or self.status == TOO_SLOW:
                 headers["Connection"] = "close"
-        await self._send(message)
+        if len(message.get("body", b"")) > PIECE_BYTES:
+            with self.keeping(len(message["body"])):
+                await self._send_in_pieces(memoryview(message["body"]), message)
+        else:
+            await self._send(message)
+
+    async def _send_in_pieces(self, body: memoryview, message: Message) -> None:
+        for start in range(0, len(body), PIECE_BYTES):
+            end = start + PIECE_BYTES
+            more_body = end < len(body) or message.get("more_body", False)
+            await self._send({**message, "body": body[start:end], "more_body": more_body})
