@@ -64,6 +64,10 @@ def proxy(
     location = (DEPLOY / "nginx-grafana.conf").read_text(encoding="utf-8")
     assert "http://grafana:3000" in location
     location = location.replace("grafana:3000", f"127.0.0.1:{monitoring.port}")
+    users = "/etc/nginx/grafana-users"
+    assert users in location
+    location = location.replace(users, str(folder / "grafana-users"))
+    (folder / "grafana-users").write_text("reader:{PLAIN}secret\n", encoding="utf-8")
     (others / "grafana.conf").write_text(location, encoding="utf-8")
     with nginx(folder, service.port) as proxy:
         yield proxy
@@ -104,7 +108,17 @@ def test_the_metrics_are_not_given_to_the_outside_even_with_a_key(
     assert https.get("/metrics", headers={"X-API-Key": service.key}).status_code == 404
 
 
+def test_grafana_is_asked_only_with_the_proxys_password(https: httpx.Client) -> None:
+    refused = https.get("/grafana/-/ready")
+    assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (
+        401,
+        'Basic realm="Grafana"',
+    )
+    assert https.get("/grafana/-/ready", auth=("reader", "another")).status_code == 401
+
+
 def test_grafana_is_asked_without_the_prefix_that_it_has_outside(https: httpx.Client) -> None:
+    https.auth = ("reader", "secret")
     assert https.get("/grafana/-/ready", params={"a": "b"}).status_code == 200
     led_on = https.get("/grafana")
     assert led_on.status_code == 301
@@ -150,7 +164,8 @@ def test_with_another_key_prometheus_says_that_it_cannot_read(
 ) -> None:
     with prometheus(tmp_path, service, "another") as monitoring:
         wait_for(lambda: monitoring.value('up{job="chestxray"}') == 0)
-        (target,) = monitoring.ask("targets")["activeTargets"]
+        targets = monitoring.ask("targets")["activeTargets"]
+        (target,) = [of for of in targets if of["labels"]["job"] == "chestxray"]
         assert "401" in target["lastError"]
         wait_for(lambda: monitoring.value('ALERTS{alertname="ChestXrayDown"}') == 1)
 
@@ -198,7 +213,7 @@ def test_promtool_accepts_what_the_page_says_for_kubernetes(tmp_path: Path) -> N
     (file := tmp_path / "prometheus.yaml").write_text(text, encoding="utf-8")
     assert not checked(file)
     (job,) = yaml.safe_load(text)["scrape_configs"]
-    (ours,) = yaml.safe_load((DEPLOY / "prometheus.yaml").read_text("utf-8"))["scrape_configs"]
+    ours, _ = yaml.safe_load((DEPLOY / "prometheus.yaml").read_text("utf-8"))["scrape_configs"]
     assert job["job_name"] == ours["job_name"]
 
 
