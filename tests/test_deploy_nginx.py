@@ -222,7 +222,7 @@ def test_an_address_that_asks_for_too_much_gets_429_and_when_to_come_back(
     service: Service, tmp_path: Path
 ) -> None:
     def hardly_any(text: str) -> str:
-        return changed("burst=200", "burst=2", changed("rate=100r/s", "rate=1r/m", text))
+        return changed("burst=1000", "burst=2", changed("rate=1000r/s", "rate=1r/m", text))
 
     with (
         nginx(tmp_path, service.port, hardly_any) as proxy,
