@@ -285,8 +285,8 @@ def test_the_memory_of_the_service_holds_the_most_that_its_threads_take(
 ) -> None:
     of = services["chestxray"]
     threads = int(of["environment"]["CHESTXRAY_THREADS"])
-    (each,) = re.findall(r"took (\d+) MB more at its peak", OPERATIONS)
-    (idle,) = re.findall(r"idle (\d+) MB", OPERATIONS)
+    (each,) = re.findall(r"the limit by (\d+) MB\s+for each", OPERATIONS)
+    (idle,) = re.findall(r"A server idle has (\d+) MB", OPERATIONS)
     bodies_mb = Settings.model_fields["max_buffered_bytes"].default / 1e6
     assert size_mb(of["mem_limit"]) > int(idle) + bodies_mb + threads * int(each)
 
