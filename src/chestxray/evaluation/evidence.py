@@ -6,7 +6,7 @@ radiographs with the finding:
 
 - *Boxes.* Does the peak lie in a box that a reader drew (pointing game, Zhang et al. 2018), and how
   well does evidence rank the pixels in boxes above the others (average precision, the area under
-  the precision-recall curve), within a radiograph, as Arun et al. 2021 have it, and in one pool of
+  the precision-recall curve), within each radiograph and in one pool of
   all, where one scale of evidence is asked of them? Beside them stand what chance reaches, one
   point for all radiographs, and the mean of the others' boxes as a map: none of these looks at the
   radiograph.
