@@ -151,6 +151,25 @@ def test_evidence_has_seven_by_seven_cells_at_224():
     assert (out.logit.shape, out.evidence.shape) == ((1,), (1, 7, 7))
 
 
+def test_at_an_output_stride_of_16_the_same_weights_answer_at_more_places():
+    coarse, fine = (settled(name, seed=0) for name in ("resnet18", "resnet18_os16"))
+    fine.load_state_dict(coarse.state_dict())
+    x = torch.randn(2, 256, 10, 10)
+    with torch.no_grad():
+        torch.testing.assert_close(fine.layer4(x)[:, :, ::2, ::2], coarse.layer4(x))
+        assert fine(torch.zeros(1, 1, 224, 224)).evidence.shape == (1, 14, 14)
+
+
+def test_at_an_output_stride_of_16_a_cell_is_the_mean_of_those_that_answer_for_its_corners():
+    network = settled("resnet18_os16", seed=0)
+    inputs = torch.randn(1, 1, 96, 96)
+    with torch.no_grad():
+        at_corners = network.layer4(network.layer3(network.feature_maps(inputs)[0]))
+        _, centred = network.feature_maps(inputs)
+    torch.testing.assert_close(centred[..., 3, 4], at_corners[..., 2:4, 3:5].mean((2, 3)))
+    torch.testing.assert_close(centred[..., 0, 0], at_corners[..., 0, 0])
+
+
 def test_brightness_and_contrast_of_the_whole_picture_change_nothing():
     network = settled("resnet18", seed=0)
     inputs = torch.randn(2, 1, 96, 96)

@@ -116,7 +116,7 @@ class TrainConfig(_Section):
     """Everything that decides a training run, apart from the data and the initial weights."""
 
     name: str = Field(description="of the bundle")
-    network: Literal["resnet18", "resnet34", "resnet50", "vit_s16"] = Field(
+    network: Literal["resnet18", "resnet18_os16", "resnet34", "resnet50", "vit_s16"] = Field(
         "resnet18", description="which network"
     )
     seed: int = Field(0, description="of the split, the order, the augmentation and the weights")

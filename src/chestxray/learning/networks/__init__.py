@@ -15,6 +15,7 @@ from chestxray.learning.networks.resnet import (
     Bottleneck,
     ResNet,
     resnet18,
+    resnet18_os16,
     resnet34,
     resnet50,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "ResNet",
     "VisionTransformer",
     "resnet18",
+    "resnet18_os16",
     "resnet34",
     "resnet50",
     "standardise",
@@ -37,6 +39,7 @@ __all__ = [
 
 NETWORKS: dict[str, Callable[[], Network]] = {
     "resnet18": resnet18,
+    "resnet18_os16": resnet18_os16,
     "resnet34": resnet34,
     "resnet50": resnet50,
     "vit_s16": vit_s16,

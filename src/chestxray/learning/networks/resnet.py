@@ -9,7 +9,10 @@ Does not: read files (see ``initialise``), know about labels, thresholds or prob
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
+from torch.nn import functional
 
 from chestxray.learning.networks.network import Network, standardise
 
@@ -85,16 +88,40 @@ def _stage(
     return nn.Sequential(first, *rest)
 
 
+def _without_stride(stage: nn.Sequential) -> None:
+    """Make a stage compute what its stride left out, too: à trous (Chen et al. 2017, DeepLab, arXiv
+    1606.00915). At the places that it computed before, its answers stay what they were."""
+    for module in stage.modules():
+        if isinstance(module, nn.Conv2d):
+            if module.stride == (2, 2):
+                module.stride = (1, 1)
+            elif module.kernel_size == (3, 3):
+                module.dilation = module.padding = (2, 2)
+
+
+def _half_a_cell_back(feature_map: Tensor) -> Tensor:
+    """Means of neighbours. A strided stage learns to answer for the middle of its cell, half a cell
+    right of and below the place that it looks from; computed at every place, its answers would lie
+    half a (now smaller) cell off."""
+    padded = functional.pad(feature_map, (1, 0, 1, 0), mode="replicate")
+    return functional.avg_pool2d(padded, 2, stride=1)
+
+
 class ResNet(Network):
     """A residual network for one grey channel and one logit.
 
-    The evidence has ceil(S / 32) cells a side, 7 at S = 224.
+    The evidence has ceil(S / 32) cells a side, 7 at S = 224; with ``output_stride`` 16 instead of
+    32 it has ceil(S / 16), from the same weights.
     """
 
     def __init__(
-        self, block: type[BasicBlock | Bottleneck], depths: tuple[int, int, int, int]
+        self,
+        block: type[BasicBlock | Bottleneck],
+        depths: tuple[int, int, int, int],
+        output_stride: Literal[16, 32] = 32,
     ) -> None:
         super().__init__()
+        self.output_stride = output_stride
         self.conv1 = _convolution(1, 64, 7, 2)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
@@ -104,6 +131,8 @@ class ResNet(Network):
         self.layer2 = _stage(block, widths[0], 128, depths[1], stride=2)
         self.layer3 = _stage(block, widths[1], 256, depths[2], stride=2)
         self.layer4 = _stage(block, widths[2], 512, depths[3], stride=2)
+        if output_stride == 16:
+            _without_stride(self.layer4)
         self.fc = nn.Linear(widths[3], 1)
         self._initialise()
 
@@ -118,11 +147,16 @@ class ResNet(Network):
         x = standardise(x)
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         early = self.layer2(self.layer1(x))
-        return early, self.layer4(self.layer3(early))
+        last = self.layer4(self.layer3(early))
+        return early, last if self.output_stride == 32 else _half_a_cell_back(last)
 
 
 def resnet18() -> ResNet:
     return ResNet(BasicBlock, (2, 2, 2, 2))
+
+
+def resnet18_os16() -> ResNet:
+    return ResNet(BasicBlock, (2, 2, 2, 2), output_stride=16)
 
 
 def resnet34() -> ResNet:
