@@ -17,6 +17,15 @@ def shared_data() -> Path:
     return data
 
 
+@pytest.fixture(scope="session")
+def shared_inputs() -> Path:
+    """``../shared/cases/inputs``; a test that asks for it is skipped where it is absent."""
+    inputs = SHARED / "cases" / "inputs"
+    if not inputs.is_dir():
+        pytest.skip("needs ../shared/cases/inputs, which is not part of the repository")
+    return inputs
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """CI has installed everything that tests need: there a skip is a test that did not run."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")

@@ -11,7 +11,7 @@ from chestxray.dataset import read_dataset, split_heldout
 from chestxray.evaluation.metrics import FIGURES
 from factories.bundles import OTHER_FINDING, write_tiny_bundle
 from factories.command_line import Answer, chestxray
-from factories.datasets import LABELS, write_dataset, write_labels
+from factories.datasets import LABELS, write_dataset, write_files, write_labels
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,34 @@ def test_evaluate_writes_figures_page_and_predictions(evaluate, tmp_path) -> Non
     assert "comparison" not in report
     assert report["evidence"]["boxes"] is report["evidence"]["lungs"] is None
     assert report["given_away"] == []  # one source, and no views
+
+
+def test_evaluate_names_what_it_leaves_out(evaluate, tmp_path) -> None:
+    folder = write_dataset(tmp_path / "around" / "set", 4)
+    foreign = {"NORMAL/IM-9999-0001.png": b"no radiograph", "NORMAL/.DS_Store": b"", "notes": b""}
+    write_files(folder, foreign)
+    code, out, err = evaluate(tmp_path / "new", data=tmp_path / "around")
+    assert code == 0
+    assert "n = 8 of" in out
+    unread = "IM-9999-0001.png: unsupported_format"
+    told = (
+        f"{tmp_path / 'around'} is taken to mean {folder}, the one data set below it",
+        f"{folder}: hidden files and those of operating systems, passed over: 1 (NORMAL/.DS_Store)",
+        f"files that cannot be read, left out: 1 (NORMAL/{unread})",
+    )
+    assert err.splitlines() == [f"chestxray: warning: {line}" for line in told]
+
+
+def test_names_that_are_no_utf_8_stand_in_the_report_by_their_bytes(evaluate, tmp_path) -> None:
+    folder = write_dataset(tmp_path / "set", 4)
+    for truth in LABELS:
+        file = min((folder / truth).iterdir())
+        file.rename(file.with_name("R\udcf6ntgen.png"))
+    code, _, err = evaluate(tmp_path / "new", data=folder)
+    assert code == 0
+    assert err.count("\n") == 1  # nobody knows whose these are
+    rows = (tmp_path / "new" / "predictions.csv").read_text(encoding="utf-8")
+    assert rows.count(r"R\udcf6ntgen.png") == 4  # as path and as subject
 
 
 def test_evaluate_judges_several_folders_as_one_data_set(evaluate, tmp_path) -> None:

@@ -16,7 +16,7 @@ from chestxray.dataset import Labels
 from chestxray.evaluation.evaluate import points_of
 from chestxray.inference import Predictor, read_bundle
 from factories.command_line import chestxray
-from factories.datasets import write_dataset
+from factories.datasets import write_dataset, write_files
 from factories.training_pictures import GENTLE_TOML
 
 # Over 100 radiographs are held out, because int8 must keep 99 % of their labels: one may change.
@@ -49,9 +49,14 @@ side_px = 32
 LABELS = Labels("CLEAR", "EFFUSION")
 
 
+BROKEN = "CLEAR/IM-9999-0001.png"
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("cli") / "children", 104, labels=LABELS)
+    """Radiographs, and a file among them that is none."""
+    folder = write_dataset(tmp_path_factory.mktemp("cli") / "children", 104, labels=LABELS)
+    return write_files(folder, {BROKEN: b"no radiograph"})
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +106,9 @@ def test_train_ends_with_a_bundle_and_a_line_for_every_epoch_and_no_bar_in_a_pip
     assert [line.split(" ")[1] for line in lines if line.startswith("epoch ")] == [
         f"{epoch}/6" for epoch in range(1, 7)
     ]
+    assert f"left out of 209 files, as they cannot be read: 1 ({BROKEN}: " in trained.out
+    listed = json.loads((trained.folder / "left_out.json").read_text(encoding="utf-8"))
+    assert listed.keys() == {BROKEN}
     assert "tiny, int8" in lines[-1]
     assert Predictor.load(trained.folder / "bundle").manifest.name == "tiny"
     for name in ("config.json", "split.json", "metrics.jsonl", "curves.png", "weights.safetensors"):
@@ -205,6 +213,31 @@ def test_a_source_that_cannot_judge_is_not_left_out(data, elsewhere, tmp_path):
     assert (answer.code, answer.out) == (2, "")
     assert "both labels" in answer.err
     assert not run.exists()
+
+
+def test_the_broken_file_is_left_out_of_what_judges_its_own_run_too(trained, data, tmp_path):
+    bundle = trained.folder / "bundle"
+    answer = chestxray(
+        "evaluate", "--data", data, "--heldout", "--bundle", bundle, "--out", tmp_path
+    )
+    assert answer.code == 0
+    told = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    split = json.loads((trained.folder / "split.json").read_text(encoding="utf-8"))
+    assert told["n"] + told["n_unreadable"] == len(split["heldout"])
+    if told["n_unreadable"]:
+        assert f"left out: 1 ({BROKEN}: unsupported_format)" in answer.err
+
+
+def test_train_on_several_data_sets_at_once_says_in_one_line_what_to_give(recipe, data, tmp_path):
+    (tmp_path / "around").mkdir()
+    for part in ("train", "test"):
+        (tmp_path / "around" / part).symlink_to(data)
+    out = tmp_path / "run"
+    answer = chestxray("train", recipe, "--data", tmp_path / "around", "--out", out)
+    assert (answer.code, answer.out) == (1, "")
+    assert f"as in --data {tmp_path / 'around' / 'train'}" in answer.err
+    assert answer.err.count("\n") == 1
+    assert not out.exists()
 
 
 def test_export_of_a_folder_without_a_run_is_wrong_use_in_one_line(data, tmp_path):

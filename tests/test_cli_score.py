@@ -70,6 +70,27 @@ def test_all_well_is_exit_code_0_one_line_and_one_file(score, archive, tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {"archive", "out.csv"}
 
 
+def test_what_systems_leave_behind_costs_no_row_and_no_exit_code(score, archive, tmp_path) -> None:
+    out = tmp_path / "out.csv"
+    for name in (".DS_Store", "._0.png", "Thumbs.db", "desktop.ini"):
+        (archive / name).write_bytes(b"\0\5\x16\7")
+    code, said, err = score(archive, "--out", out)
+    assert (code, err) == (0, "")
+    first, second = said.splitlines()
+    assert first == f"{out}: 2 files, 2 judged, 0 refused, 0 unreadable"
+    assert second.startswith("left out besides: 4 files that operating systems leave behind")
+    assert set(rows_of(out)) == {"0.png", "1.png"}
+
+
+@pytest.mark.parametrize("case", ["10a_list_powershell.txt", "10c_kaggle_from_a_mac.zip"])
+def test_what_windows_and_macs_send_is_judged(shared_inputs, score, tmp_path, case) -> None:
+    out = tmp_path / "out.csv"
+    code, _, err = score(shared_inputs / case, "--out", out, "--input-check", "warn")
+    assert (code, err) == (0, "")
+    ((_, row),) = rows_of(out).items()
+    assert row["error_code"] == ""
+
+
 def test_parquet_by_the_ending(score, archive, tmp_path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     code, _, err = score(archive, "--out", tmp_path / "out.parquet")

@@ -494,7 +494,9 @@ def evaluate(
 ) -> None:
     """Judge a bundle on labelled radiographs: report.html, report.json and predictions.csv."""
     from chestxray.dataset import (  # noqa: PLC0415
+        counted,
         dataset_name,
+        find_boxes,
         of_sources,
         read_dataset,
         read_lungs,
@@ -509,7 +511,7 @@ def evaluate(
         write_json,
         write_report,
     )
-    from chestxray.evaluation.evidence import evidence_of, find_boxes  # noqa: PLC0415
+    from chestxray.evaluation.evidence import evidence_of  # noqa: PLC0415
     from chestxray.evaluation.heldout import heldout_samples  # noqa: PLC0415
     from chestxray.inference import BUNDLED, Predictor  # noqa: PLC0415
 
@@ -538,6 +540,8 @@ def evaluate(
             return score_samples(by, samples, threads=_cores(), on_scored=on_scored)
 
     scored = score(predictor, "evaluate")
+    if unread := [f"{s.sample.path}: {s.error.code}" for s in scored if s.error is not None]:
+        _warn(f"files that cannot be read, left out: {counted(unread)}")
     split = "held-out subjects" if heldout else "all"
     dataset = ", ".join(source) if source else dataset_name(data)
     report = report_of(predictor, scored, dataset, split, prevalence=prevalence)
@@ -614,6 +618,11 @@ def score(
         f"{out}: {tally.n_files:,} files, {tally.n_judged:,} judged, {tally.n_refused:,} refused, "
         f"{tally.n_unreadable:,} unreadable"
     )
+    if tally.n_litter:
+        _say(
+            f"left out besides: {tally.n_litter:,} files that operating systems leave behind "
+            "(.DS_Store, ._*, __MACOSX, Thumbs.db, desktop.ini, …)"
+        )
     if tally.n_judged < tally.n_files:
         raise typer.Exit(EXIT_SOME_FAILED if tally.n_judged else EXIT_FAILED)
 
@@ -626,7 +635,9 @@ def _describe(manifest: Manifest, folder: Path) -> None:
 def _read_datasets(folders: list[Path] | None, labels: Labels) -> dict[str, list[Sample]]:
     from chestxray.dataset import read_dataset  # noqa: PLC0415
 
-    return {folder.resolve().name: read_dataset(folder, labels) for folder in folders or []}
+    return {
+        folder.resolve().name: read_dataset(folder, labels, say=_warn) for folder in folders or []
+    }
 
 
 def _cores() -> int:

@@ -152,6 +152,31 @@ def test_a_list_may_name_what_is_no_utf_8(tmp_path) -> None:
     assert read_all(tmp_path / "list", tmp_path) == {os.fsdecode(name): b"x"}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_names_in_a_list_are_relative_to_it_or_to_the_current_directory(
+    tmp_path, monkeypatch, encoding
+) -> None:
+    beside, here = in_folder(tmp_path / "beside"), in_folder(tmp_path / "here", {"e": b"here"})
+    in_folder(here, {"a.png": b"another"})
+    monkeypatch.chdir(here)
+    names = ["a.png", ".\\in\\b.jpeg", "in\\deep er", "e", "missing.png", f"{here}/a.png"]
+    (beside / "list.txt").write_bytes("\r\n".join(names).encode(encoding))
+    assert read_all(beside / "list.txt", tmp_path) == {
+        f"{beside}/a.png": b"first",
+        f"{beside}/./in/b.jpeg": FILES["in/b.jpeg"],
+        f"{beside}/in/deep er/c": b"",
+        "e": b"here",
+        "missing.png": "cannot_open",
+        f"{here}/a.png": b"another",
+    }
+
+
+def test_a_name_with_a_backslash_is_a_name_if_it_is_there(tmp_path) -> None:
+    in_folder(tmp_path, {"in\\b.jpeg": b"odd", "in/b.jpeg": b"even"})
+    (tmp_path / "list").write_text("in\\b.jpeg")
+    assert read_all(tmp_path / "list", tmp_path) == {f"{tmp_path}/in\\b.jpeg": b"odd"}
+
+
 def test_a_text_that_is_no_list_is_wrong_use(tmp_path) -> None:
     (tmp_path / "data.json").write_text("[" + "0.125, " * 5000 + "]")
     with pytest.raises(ConfigError, match="neither"):
@@ -180,6 +205,40 @@ def test_a_name_with_signs_of_a_glob_is_a_name_if_it_is_there(tmp_path) -> None:
 
 
 # --- what lies about in folders
+
+LITTER = {
+    ".DS_Store": b"\0\0\0\1Bud1",
+    "in/._b.jpeg": b"\0\5\x16\7",
+    "__MACOSX/in/._b.jpeg": b"\0\5\x16\7",
+    "in/Thumbs.db": b"\xd0\xcf\x11\xe0",
+    "in/deep er/desktop.ini": b"[.ShellClassInfo]",
+}
+
+
+@pytest.mark.parametrize("make", [in_folder, in_zip, in_tar], ids=["folder", "zip", "tar"])
+def test_what_systems_leave_behind_is_counted_and_not_listed(make, tmp_path) -> None:
+    name = {in_folder: "folder", in_zip: "x.zip", in_tar: "x.tar"}[make]
+    source = make(tmp_path / name, LITTER | FILES)
+    walk = Walk(tmp_path / "out.csv")
+    assert content(find(str(source), walk)) == beneath(source)
+    assert walk.n_litter == len(LITTER)
+
+
+def test_nor_does_a_list_or_a_glob_bring_it(tmp_path) -> None:
+    folder = in_folder(tmp_path / "folder", FILES | LITTER)
+    (tmp_path / "list").write_text("\n".join(f"{folder}/{name}" for name in [*FILES, *LITTER]))
+    walk = Walk(tmp_path / "out.csv")
+    assert content(find(str(tmp_path / "list"), walk)) == beneath(folder)
+    assert walk.n_litter == len(LITTER)
+    assert read_all(f"{folder}/**", tmp_path) == beneath(folder)
+    assert set(read_all(f"{folder}/in/*.db", tmp_path)) == set()
+
+
+def test_what_is_named_itself_is_listed(tmp_path) -> None:
+    folder = in_folder(tmp_path / "__MACOSX", {"a.png": b"\x89PNG\r\n\x1a\n\0\0"})
+    for source in (folder, folder / "a.png", f"{folder}/*"):
+        assert set(read_all(source, tmp_path)) == {f"{folder}/a.png"}
+
 
 STRANGE_NAMES = ["new\nline", "carriage\rreturn", 'quo"te', "com,ma", "\ufeffbom", "\udcff\udc80"]
 

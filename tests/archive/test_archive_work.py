@@ -197,6 +197,25 @@ def test_where_there_is_no_file_nothing_is_left_behind(what, out, job, tmp_path)
     assert not out.with_name("out.csv.parts").exists()
 
 
+def test_what_systems_left_behind_is_counted_for_whoever_goes_on(source, out, job) -> None:
+    for name in (".DS_Store", "Thumbs.db"):
+        (Path(source) / name).touch()
+    for _ in range(2):
+        with open_work(source, out, job) as begun:
+            assert (begun.n_files, begun.n_litter) == (10, 2)
+
+
+def test_nothing_but_what_systems_left_behind_is_no_archive(out, job, tmp_path) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    (folder / ".DS_Store").touch()
+    with (
+        pytest.raises(EmptyDatasetError, match="holds no file but 1 that systems leave behind"),
+        open_work(str(folder), out, job),
+    ):
+        pytest.fail("it was opened")
+
+
 def test_the_plan_keeps_any_name(out, job, tmp_path) -> None:
     names = ["new\nline.png", "\udcff.png", '"q",', "\ufeffx", "r\r"]
     folder = tmp_path / "archive"

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from chestxray.dataset import Box, Sample, read_boxes, read_dataset
+from chestxray.dataset import Box, Sample, find_boxes, read_boxes, read_dataset
 from chestxray.errors import DatasetError
 from factories.datasets import LABELS, write_files
 
@@ -82,6 +82,41 @@ def test_a_box_that_is_none_is_an_error_that_names_its_line(tmp_path, samples, b
 def test_a_table_without_a_box_for_the_data_is_an_error(tmp_path, samples):
     with pytest.raises(DatasetError, match="no box for any radiograph"):
         read_boxes(table(tmp_path, "there,PNEUMONIA/p.png,opacity,1,2,3,4"), samples)
+
+
+def test_boxes_are_found_beside_the_data_unless_a_file_is_named(tmp_path):
+    header, row = "file,x,y,w,h", "PNEUMONIA/a.png,1,2,3,4"
+    folders = [
+        write_files(tmp_path / name, {f"{t}/a.png": f"{name}{t}".encode() for t in LABELS})
+        for name in ("one", "two")
+    ]
+    samples = read_dataset(folders, LABELS)
+    assert find_boxes(folders, samples) is None
+    for folder in folders:
+        (folder / "boxes.csv").write_text(f"{header}\n{row}\n", encoding="utf-8")
+    found = find_boxes(folders, samples)
+    assert found == {f"{name}/PNEUMONIA/a.png": [Box(1, 2, 3, 4, "")] for name in ("one", "two")}
+    named = tmp_path / "named.csv"
+    named.write_text(f"{header}\none/PNEUMONIA/a.png,5,6,7,8\n", encoding="utf-8")
+    assert find_boxes(folders, samples, named) == {"one/PNEUMONIA/a.png": [Box(5, 6, 7, 8, "")]}
+    named.write_text(f"{header}\nelsewhere.png,5,6,7,8\n", encoding="utf-8")
+    with pytest.raises(DatasetError):
+        find_boxes(folders, samples, named)
+
+
+@pytest.mark.parametrize("place", ["Boxes.CSV", "PNEUMONIA/boxes.csv"])
+def test_boxes_are_found_whatever_their_capitals_and_on_the_way_to_the_data(tmp_path, place):
+    folder = folder_of(tmp_path / "around" / "here")
+    rows = "file,x,y,w,h\nPNEUMONIA\\p.png,1,2,3,4\n"
+    write_files(folder, {place: rows.encode("utf-16")})
+    samples = read_dataset(tmp_path / "around", LABELS)
+    assert find_boxes([tmp_path / "around"], samples) == {"PNEUMONIA/p.png": [Box(1, 2, 3, 4, "")]}
+
+
+def test_boxes_in_another_kind_of_file_are_an_error(tmp_path):
+    folder = write_files(folder_of(tmp_path / "here"), {"boxes.xlsx": b"PK"})
+    with pytest.raises(DatasetError, match=r"has boxes\.xlsx: boxes want a boxes\.csv"):
+        find_boxes([folder], read_dataset(folder, LABELS))
 
 
 def test_the_radiologists_boxes_fit_their_sources(shared_data):

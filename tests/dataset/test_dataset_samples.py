@@ -94,6 +94,41 @@ def test_hidden_files_litter_and_what_is_in_no_label_s_folder_are_not_samples(tm
     assert [s.path for s in read_dataset(folder, LABELS)] == ["NORMAL/n.png", "PNEUMONIA/p.png"]
 
 
+def test_without_a_table_it_is_told_how_many_files_are_taken_for_patients(tmp_path):
+    told: list[str] = []
+    folder = folder_of(tmp_path, "NORMAL/IM-0001-0001.png")
+    read_dataset(folder, LABELS, say=told.append)
+    assert told == [
+        f"{folder}: without a labels.csv each of 2 files is taken for a patient of its own"
+    ]
+
+
+def test_a_file_that_cannot_be_opened_is_left_out_and_told(tmp_path):
+    told: list[str] = []
+    folder = folder_of(tmp_path)
+    (folder / "NORMAL" / "IM-0001-0001.png").symlink_to("/proc/self/mem")
+    assert len(read_dataset(folder, LABELS, say=told.append)) == 2
+    assert told[-1].startswith(
+        f"{folder}: files that cannot be opened, left out: 1 (NORMAL/IM-0001-0001.png: "
+    )
+
+
+def test_a_label_without_a_file_that_can_be_opened_is_an_error(tmp_path):
+    folder = files_in(tmp_path, "NORMAL/n.png")
+    (folder / "PNEUMONIA").mkdir()
+    (folder / "PNEUMONIA" / "p.png").symlink_to("/proc/self/mem")
+    with pytest.raises(EmptyDatasetError, match="no files in PNEUMONIA/"):
+        read_dataset(folder, LABELS)
+
+
+def test_files_equal_to_the_byte_under_both_labels_are_told(tmp_path):
+    told: list[str] = []
+    same = {"NORMAL/IM-0001-0001.png": b"same", "PNEUMONIA/person2_virus_2.png": b"same"}
+    read_dataset(write_files(tmp_path, same), LABELS, say=told.append)
+    named = "2 (NORMAL/IM-0001-0001.png, PNEUMONIA/person2_virus_2.png)"
+    assert told == [f"{tmp_path}: files equal to the byte under both labels: {named}"]
+
+
 def test_samples_below_a_hidden_folder_are_found(tmp_path):
     assert len(read_dataset(folder_of(tmp_path / ".data"), LABELS)) == 2
 
@@ -134,6 +169,34 @@ def test_the_patient_of_labels_csv_is_the_subject(tmp_path):
         "PNEUMONIA/p.png": "patient 7",
         "NORMAL/n.png": "patient 8",
     }
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("123", "123.0"),
+        ("123.0", "123,00"),
+        ("0123", "123"),
+        ("P 17", "p  17"),
+        ("P17", "p17"),
+        ("M\u00fc", "Mu\u0308"),
+        ("000", "0"),
+    ],
+)
+def test_a_patient_is_one_however_a_spreadsheet_writes_it(tmp_path, one, other):
+    folder = folder_of(tmp_path, "NORMAL/a.png")
+    patients = {"NORMAL/a.png": one, "PNEUMONIA/p.png": other, "NORMAL/n.png": "another"}
+    write_labels(folder, [{"file": file, "patient": p} for file, p in patients.items()])
+    found = {s.path: s.subject for s in read_dataset(folder, LABELS)}
+    assert found["NORMAL/a.png"] == found["PNEUMONIA/p.png"] != found["NORMAL/n.png"]
+
+
+@pytest.mark.parametrize(("one", "other"), [("1.2.0", "1.2"), ("A01", "A1"), ("12", "120")])
+def test_patients_that_are_written_otherwise_are_others(tmp_path, one, other):
+    folder = folder_of(tmp_path)
+    patients = {"PNEUMONIA/p.png": one, "NORMAL/n.png": other}
+    write_labels(folder, [{"file": file, "patient": p} for file, p in patients.items()])
+    assert len({s.subject for s in read_dataset(folder, LABELS)}) == 2
 
 
 def test_files_of_published_names_need_no_row_and_no_patient(tmp_path):
@@ -342,6 +405,25 @@ def test_rows_without_a_patient_are_an_error(tmp_path):
     )
 
 
+def test_patients_that_a_spreadsheet_has_rounded_are_an_error(tmp_path):
+    rows = [
+        {"file": "NORMAL/n.png", "patient": "1.23457E+11"},
+        {"file": "PNEUMONIA/p.png", "patient": "1,23457E+11"},
+    ]
+    assert complaint(folder_of(tmp_path), rows).startswith(
+        "patients that a spreadsheet has rounded: 2 (1.23457E+11 of NORMAL/n.png, "
+    )
+
+
+def test_a_file_of_a_kind_that_no_row_names_is_left_out_and_told(tmp_path):
+    told: list[str] = []
+    folder = folder_of(tmp_path, "NORMAL/readme.txt", "elsewhere.txt")
+    files = ("NORMAL/n.png", "PNEUMONIA/p.png")
+    write_labels(folder, [{"file": file, "patient": file} for file in files])
+    assert len(read_dataset(folder, LABELS, say=told.append)) == 2
+    assert told == [f"{folder}: files of a kind that no row names, left out: 1 (NORMAL/readme.txt)"]
+
+
 def test_two_rows_for_a_file_are_an_error(tmp_path):
     rows = [
         {"file": "NORMAL/n.png", "patient": "1"},
@@ -401,6 +483,13 @@ def test_a_table_without_the_columns_is_an_error(tmp_path):
 def test_a_table_that_is_not_where_or_what_it_should_be_is_an_error(tmp_path, place):
     with pytest.raises(DatasetError, match=place):
         read_dataset(folder_of(tmp_path, place), LABELS)
+
+
+def test_a_table_without_rows_is_an_error(tmp_path):
+    folder = folder_of(tmp_path)
+    (folder / "labels.csv").write_text("file,patient,label\r\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"labels\.csv has no rows"):
+        read_dataset(folder, LABELS)
 
 
 def test_a_table_is_found_whatever_its_capitals(tmp_path):
@@ -530,8 +619,8 @@ def test_all_sources_read_together(shared_data):
 
 
 @pytest.mark.parametrize("name", ["good", "windows", "utf16"])
-def test_the_tables_that_windows_writes_keep_patients_together(shared_data, tmp_path, name):
-    subjects = Counter(s.subject for s in read_dataset(case(shared_data, tmp_path, name), LABELS))
+def test_the_tables_that_windows_writes_keep_patients_together(shared_inputs, tmp_path, name):
+    subjects = Counter(s.subject for s in read_dataset(case(shared_inputs, tmp_path, name), LABELS))
     assert len(subjects) == 6
     assert set(subjects.values()) == {4}
 
@@ -543,16 +632,15 @@ def test_the_tables_that_windows_writes_keep_patients_together(shared_data, tmp_
         ("no_patient", r"rows without a patient: 24 \(NORMAL/00\.png, "),
     ],
 )
-def test_the_tables_that_cannot_be_meant_are_errors(shared_data, tmp_path, name, wrong):
+def test_the_tables_that_cannot_be_meant_are_errors(shared_inputs, tmp_path, name, wrong):
     with pytest.raises(DatasetError, match=wrong):
-        read_dataset(case(shared_data, tmp_path, name), LABELS)
+        read_dataset(case(shared_inputs, tmp_path, name), LABELS)
 
 
-def case(shared_data: Path, tmp_path: Path, name: str) -> Path:
-    inputs = shared_data.parent / "cases" / "inputs"
+def case(shared_inputs: Path, tmp_path: Path, name: str) -> Path:
     folder = tmp_path / "data"
-    shutil.copytree(inputs / "11_dataset", folder, copy_function=shutil.copyfile)
-    shutil.copyfile(inputs / f"11_labels_{name}.csv", folder / "labels.csv")
+    shutil.copytree(shared_inputs / "11_dataset", folder, copy_function=shutil.copyfile)
+    shutil.copyfile(shared_inputs / f"11_labels_{name}.csv", folder / "labels.csv")
     return folder
 
 

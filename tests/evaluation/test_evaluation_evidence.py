@@ -3,7 +3,6 @@
 import io
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from sklearn.metrics import average_precision_score
 
 from chestxray.dataset import Box, Sample, read_dataset
 from chestxray.dataset.lungs import SIDE_PX
-from chestxray.errors import DatasetError
 from chestxray.evaluation import evidence
 from chestxray.evaluation.breakdown import Answered
 from chestxray.evaluation.evaluate import Scored, answered_of
@@ -21,7 +19,6 @@ from chestxray.evaluation.evidence import (
     box_map,
     deletion,
     evidence_of,
-    find_boxes,
     hit,
     matched,
     patch,
@@ -342,23 +339,3 @@ def test_what_covers_has_the_grey_level_of_what_is_covered():
     np.testing.assert_allclose(
         matched(np.full((8, 8), 0.5, np.float32), dark), dark.mean(), atol=1e-6
     )
-
-
-def test_boxes_are_found_beside_the_data_unless_a_file_is_named(tmp_path):
-    header, row = "file,x,y,w,h", "PNEUMONIA/a.png,1,2,3,4"
-    folders = [
-        write_files(tmp_path / name, {f"{t}/a.png": f"{name}{t}".encode() for t in LABELS})
-        for name in ("one", "two")
-    ]
-    samples = read_dataset(folders, LABELS)
-    assert find_boxes(folders, samples) is None
-    for folder in folders:
-        (folder / "boxes.csv").write_text(f"{header}\n{row}\n", encoding="utf-8")
-    found = find_boxes(folders, samples)
-    assert found == {f"{name}/PNEUMONIA/a.png": [Box(1, 2, 3, 4, "")] for name in ("one", "two")}
-    named = tmp_path / "named.csv"
-    named.write_text(f"{header}\none/PNEUMONIA/a.png,5,6,7,8\n", encoding="utf-8")
-    assert find_boxes(folders, samples, named) == {"one/PNEUMONIA/a.png": [Box(5, 6, 7, 8, "")]}
-    named.write_text(f"{header}\nelsewhere.png,5,6,7,8\n", encoding="utf-8")
-    with pytest.raises(DatasetError):
-        find_boxes(folders, samples, Path(named))

@@ -79,3 +79,20 @@ def write_labels(folder: Path, rows: Sequence[dict[str, str]]) -> None:
         table = csv.DictWriter(stream, list(rows[0]))
         table.writeheader()
         table.writerows(rows)
+
+
+def write_kaggle_download(folder: Path, n_per_truth: int = 4) -> Path:
+    """Unpack into ``folder`` what Kaggle's zip of the published set holds, as a Mac packed it.
+
+    Three parts, once more within themselves, and what macOS and Windows leave behind.
+    """
+    parts = (("train", n_per_truth), ("val", 1), ("test", 2))
+    for seed, (part, n) in enumerate(parts):
+        for place in ("chest_xray", "chest_xray/chest_xray"):
+            write_dataset(folder / place / part, n, first_seed=1000 * seed)
+    for place in ("chest_xray", "chest_xray/train", "chest_xray/train/NORMAL"):
+        write_files(folder / place, {".DS_Store": b"\0\0\0\1Bud1", "Thumbs.db": b"\xd0\xcf\x11"})
+    fork = b"\0\5\x16\7\0\2\0\0Mac OS X        "
+    for place in ("__MACOSX/chest_xray", "chest_xray/__MACOSX/chest_xray"):
+        write_files(folder / place, {"train/NORMAL/._IM-0001-0000.png": fork})
+    return folder

@@ -72,7 +72,7 @@ def bias_of(model: bytes) -> float:
 
 
 def test_folding_batchnorm_leaves_every_output_as_it_was():
-    for name in ("resnet18", "resnet50"):
+    for name in ("resnet18", "resnet18_os16", "resnet50"):
         torch.manual_seed(0)
         network = NETWORKS[name]()
         inputs = torch.randn(4, 1, 64, 64)
@@ -158,8 +158,13 @@ def test_a_resnet_with_bottlenecks_keeps_its_first_stages_in_floats():
     assert sum(kernel.dtype == np.int8 for kernel in kernels.values()) == 53 - len(first)
 
 
-@pytest.mark.parametrize(("name", "n_channels"), [("resnet34", 128), ("resnet50", 512)])
-def test_larger_networks_are_exported_and_loaded(name, n_channels, run, tmp_path, graph_outputs):
+@pytest.mark.parametrize(
+    ("name", "n_channels", "n_cells"),
+    [("resnet18_os16", 128, 4), ("resnet34", 128, 2), ("resnet50", 512, 2)],
+)
+def test_larger_networks_are_exported_and_loaded(
+    name, n_channels, n_cells, run, tmp_path, graph_outputs
+):
     torch.manual_seed(0)
     network, inputs = NETWORKS[name](), torch.randn(8, 1, 64, 64)
     network.train()(inputs)  # or what flows through so many blocks grows without bound
@@ -171,7 +176,7 @@ def test_larger_networks_are_exported_and_loaded(name, n_channels, run, tmp_path
     larger = replace(run, network=network, config=config, split=few)
     export(larger, tmp_path, precision="fp32")
     predictor = Predictor.load(tmp_path)
-    assert predictor.manifest.evidence.shape == (2, 2)
+    assert predictor.manifest.evidence.shape == (n_cells, n_cells)
     assert len(predictor.manifest.input_check.mean) == n_channels
     fp32 = (tmp_path / "model.onnx").read_bytes()
     exact = graph_outputs(fp32, inputs.numpy())

@@ -1,9 +1,12 @@
+from dataclasses import replace
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
 
 from chestxray import imaging
-from chestxray.dataset import Sample, read_dataset
+from chestxray.dataset import Sample, Split, read_dataset
 from chestxray.dataset.boxes import Box
 from chestxray.errors import DatasetError
 from chestxray.learning.inputs import (
@@ -13,7 +16,10 @@ from chestxray.learning.inputs import (
     decode,
     inputs_of,
     read_pictures,
+    readable_split,
+    reasons,
     targets_of,
+    unreadable,
 )
 from chestxray.learning.pictures import BOXES_PX, Pictures, bare_pictures, kept_px
 from factories import images
@@ -97,6 +103,54 @@ def test_a_training_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path,
         decode(samples, tiny_config())
     with pytest.raises(DatasetError, match=r"PNEUMONIA/p\.png"):
         read_pictures(samples, tiny_config(), CPU)
+
+
+def split_of(folder, broken: dict[str, bytes]) -> Split:
+    """Two files of each truth on either side, less those that ``broken`` has otherwise."""
+    files = {
+        f"{truth}/{side}{number}.png": images.png(radiograph_levels(n, opacity=truth != "NORMAL"))
+        for n, (truth, side, number) in enumerate(product(LABELS, ("train", "heldout"), (0, 1)))
+    }
+    samples = read_dataset(write_files(folder, files | broken), LABELS)
+    sides = ([s for s in samples if side in s.path] for side in ("train", "heldout"))
+    return Split(*sides)
+
+
+def test_files_that_cannot_be_read_are_left_out_of_a_split_with_their_reasons(
+    tmp_path, tiny_config
+):
+    broken = {
+        "NORMAL/train0.png": b"no radiograph",
+        "PNEUMONIA/heldout-lateral.dcm": dicom(ViewPosition="LL"),
+        "PNEUMONIA/heldout1.png": b"",
+    }
+    whole, wrong = readable_split(split_of(tmp_path, broken), tiny_config())
+    names = [[s.path.rpartition("/")[2] for s in side] for side in (whole.train, whole.heldout)]
+    assert names == [
+        ["train1.png", "train0.png", "train1.png"],
+        ["heldout0.png", "heldout1.png", "heldout0.png"],
+    ]
+    assert wrong.keys() == broken.keys()
+    assert wrong["NORMAL/train0.png"] == "the file is neither a JPEG nor a PNG nor DICOM"
+    assert reasons(wrong).startswith("3 (NORMAL/train0.png: the file is neither")
+
+
+def test_of_a_whole_split_nothing_is_left_out(tmp_path, tiny_config):
+    split = split_of(tmp_path, {})
+    assert readable_split(split, tiny_config()) == (split, {})
+
+
+def test_a_truth_without_a_readable_file_on_one_side_is_an_error(tmp_path, tiny_config):
+    broken = {f"PNEUMONIA/heldout{n}.png": b"no radiograph" for n in (0, 1)}
+    with pytest.raises(DatasetError, match=r"no PNEUMONIA can be read .* 2 \(PNEUMONIA/heldout0"):
+        readable_split(split_of(tmp_path, broken), tiny_config())
+
+
+def test_a_file_that_is_gone_is_one_that_cannot_be_read(tmp_path, tiny_config):
+    whole = images.png(radiograph_levels(0, opacity=False))
+    samples = two_samples(tmp_path, whole, whole)
+    samples[0].file.unlink()
+    assert unreadable(samples, tiny_config()).keys() == {NORMAL}
 
 
 def test_files_are_read_that_are_of_what_the_config_says_whatever_the_age(tmp_path, tiny_config):
@@ -225,3 +279,10 @@ def test_the_identity_of_data_is_that_of_paths_and_files_in_any_order(few_sample
     identity = data_sha256(few_samples)
     assert data_sha256(few_samples[::-1]) == identity
     assert data_sha256(few_samples[1:]) != identity
+
+
+def test_data_have_an_identity_whatever_their_names_are_made_of(few_samples):
+    odd = replace(few_samples[0], path="NORMAL/R\udcf6ntgen.png")
+    box = Box(1, 2, 3, 4, "")
+    assert data_sha256([odd]) != data_sha256(few_samples[:1])
+    assert Where(boxes={odd.path: [box]}).sha256 != Where(boxes={"a": [box]}).sha256

@@ -110,8 +110,9 @@ def test_evidence_is_grad_cam_of_layer4_up_to_the_number_of_cells(name, side_px)
     assert evidence.min() < 0 < evidence.max()
 
 
-def test_the_logit_is_the_log_of_the_mean_exponential_of_the_evidence_plus_the_bias():
-    network = settled("resnet18", seed=0)
+@pytest.mark.parametrize("name", ["resnet18", "resnet18_os16"])
+def test_the_logit_is_the_log_of_the_mean_exponential_of_the_evidence_plus_the_bias(name):
+    network = settled(name, seed=0)
     with torch.no_grad():
         out = network(torch.randn(4, 1, 96, 96))
     pooled = out.evidence.exp().mean((1, 2)).log()

@@ -4,7 +4,8 @@ A zip or a tar is opened wherever it is met, but not within another. Nothing is 
 Folders are walked in the order the disk gives and nothing is sorted, so that memory does not grow
 with their size; what a link leads to is walked once. Held in memory are the numbers of the folders
 that were walked, a zip's table of contents while its files are read, and of a glob the names in one
-folder. In a tar a hard link is not listed: the file that it stands for has its row.
+folder. In a tar a hard link is not listed: the file that it stands for has its row. What operating
+systems leave behind (``.DS_Store``, ``Thumbs.db``) is counted, and no file of the archive.
 
 Does not: decide by its name whether a file is a radiograph (``imaging`` reads the bytes).
 """
@@ -24,6 +25,8 @@ from lzma import LZMAError
 from pathlib import Path
 from typing import IO, Literal, Self
 
+from chestxray.archive.lists import LONGEST_NAME, is_list, paths_in
+from chestxray.dataset.litter import is_litter
 from chestxray.errors import (
     CannotOpenError,
     ConfigError,
@@ -33,8 +36,6 @@ from chestxray.errors import (
 
 ZIP_SUFFIXES = (".zip",)
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-_SNIFFED_BYTES = 4096
-_LONGEST_NAME = 4096  # PATH_MAX; what is longer can lie on no disk
 _LONGEST_TAR_HEADER_BYTES = 1024 * 1024
 # Members of a tar that say something of the next one; tarfile reads them whole.
 _TAR_HEADERS = (
@@ -72,15 +73,23 @@ class Walk:
     """The way through folders that were named: each is entered once, and ``out`` never listed.
 
     ``entered`` holds the (device, inode) of folders that are behind us, or shall not be entered.
+    ``n_litter`` counts the files that operating systems left behind.
     """
 
     out: Path
     entered: set[tuple[int, int]] = field(default_factory=set)
+    n_litter: int = 0
+
+    def lists(self, name: str) -> bool:
+        """Whether a file of that name is listed: it is counted as litter otherwise."""
+        litter = is_litter(name)
+        self.n_litter += litter
+        return not litter
 
 
 def find(source: str, walk: Walk) -> Iterator[Item]:
-    """Every file that ``source`` stands for: a folder, a zip or tar, an image, a text file with a
-    path on each line (relative to the current directory), or a glob (``**`` for any depth).
+    """Every file that ``source`` stands for: a folder, a zip or tar, an image, a list of paths
+    (relative to the list or to the current directory), or a glob (``**`` for any depth).
 
     Raises:
         ConfigError: there is nothing of that name.
@@ -92,25 +101,35 @@ def find(source: str, walk: Walk) -> Iterator[Item]:
     elif glob.has_magic(source):
         for path in glob.iglob(source, recursive=True):  # noqa: PTH207 - a path may be absolute
             # With ** what is in a folder matches by itself.
-            if "**" not in source or not os.path.isdir(path):  # noqa: PTH112
+            if "**" in source and os.path.isdir(path):  # noqa: PTH112
+                continue
+            if is_litter(source) or walk.lists(path):
                 yield from _at(path, walk)
     else:
         raise ConfigError(f"there is no {source}")
 
 
 def _in_named_file(source: str, walk: Walk) -> Iterator[Item]:
-    with open(source, "rb") as file:  # noqa: PTH123
-        head = file.read(_SNIFFED_BYTES)
-    if _archive_kind(source) or b"\0" in head:
+    if _archive_kind(source) or not is_list(source):
         yield from _at(source, walk)
         return
-    with open(source, encoding="utf-8-sig", errors="surrogateescape") as lines:  # noqa: PTH123
-        while line := lines.readline(_LONGEST_NAME + 3):
-            path = line.rstrip("\r\n")
-            if len(path) > _LONGEST_NAME:
-                raise ConfigError(f"{source} is neither an archive nor a list of paths")
-            if path:
-                yield from _at(path, walk)
+    beside = os.path.dirname(source)  # noqa: PTH120
+    for path in paths_in(source):
+        if walk.lists(path):
+            yield from _at(_meant(path, beside), walk)
+
+
+def _meant(path: str, beside: str) -> str:
+    """A path of a list, from where it leads somewhere: the list's folder, or the current one.
+
+    Windows writes it with backslashes, which elsewhere may be part of a name.
+    """
+    for written in (path, path.replace("\\", "/")):
+        for start in (beside, ""):
+            found = os.path.join(start, written)  # noqa: PTH118
+            if os.path.lexists(found):
+                return found
+    return path
 
 
 def _at(path: str, walk: Walk) -> Iterator[Item]:
@@ -120,9 +139,9 @@ def _at(path: str, walk: Walk) -> Iterator[Item]:
     elif kind and not os.path.isfile(path):  # noqa: PTH113 - to open a pipe is to wait for ever
         yield Item(path, path)
     elif kind == "zip":
-        yield from _in_zip(path)
+        yield from _in_zip(path, walk)
     elif kind == "tar":
-        yield from _in_tar(path)
+        yield from _in_tar(path, walk)
     elif not _is_out(path, walk):
         yield Item(path, path)
 
@@ -162,11 +181,17 @@ def _in_folder(path: str, walk: Walk) -> Iterator[Item]:
         for entry in entries:
             # Pipes and devices are no files; a link that leads nowhere is one that is missing. The
             # link is asked first, since one that leads to itself cannot be followed.
-            if entry.is_symlink() or entry.is_dir() or entry.is_file():
+            if not (entry.is_symlink() or entry.is_dir() or entry.is_file()):
+                continue
+            if not is_litter(entry.name):
                 yield from _at(entry.path, walk)
+            elif entry.is_dir(follow_symlinks=False):
+                walk.n_litter += sum(len(names) for _, _, names in os.walk(entry.path))
+            else:
+                walk.n_litter += 1
 
 
-def _in_zip(path: str) -> Iterator[Item]:
+def _in_zip(path: str, walk: Walk) -> Iterator[Item]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -176,15 +201,18 @@ def _in_zip(path: str) -> Iterator[Item]:
         yield Item(path, path, "damaged")
     else:
         for number, member in enumerate(members):
-            if not member.filename.endswith("/"):  # is_dir fails for a name that is empty
+            if member.filename.endswith("/"):  # is_dir fails for a name that is empty
+                continue
+            if walk.lists(member.filename):
                 yield Item(f"{path}/{member.filename}", path, "zip", number)
 
 
-def _in_tar(path: str) -> Iterator[Item]:
+def _in_tar(path: str, walk: Walk) -> Iterator[Item]:
     try:
         with tarfile.open(path, tarinfo=_Header) as archive:
             for number, member in enumerate(_members(archive)):
-                if member.isreg():  # a link's file has a row of its own
+                # A link's file has a row of its own.
+                if member.isreg() and walk.lists(member.name):
                     yield Item(f"{path}/{member.name}", path, "tar", number)
     except _DAMAGE:
         yield Item(path, path, "damaged")
@@ -196,7 +224,7 @@ def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     behind = -1
     while (member := archive.next()) is not None:
         archive.members.clear()  # type: ignore[attr-defined] # it would keep them all
-        if archive.offset <= behind or len(member.name) > _LONGEST_NAME:
+        if archive.offset <= behind or len(member.name) > LONGEST_NAME:
             raise tarfile.ReadError("a size below zero, or a name that nothing can have")
         behind = archive.offset
         yield member

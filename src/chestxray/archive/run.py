@@ -27,12 +27,13 @@ class Tally:
 
     A file counts once, however many bundles judge it: as judged if any of them did, since others
     are for other patients, else by the first error code among its rows. ``n_before`` were done by
-    an earlier run of the same command.
+    an earlier run of the same command. ``n_litter`` files of operating systems are not among them.
     """
 
     n_files: int
     n_before: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
+    n_litter: int = 0
 
     @property
     def n_done(self) -> int:
@@ -94,7 +95,7 @@ def score(
     job = Job(bundles, choices)
     with open_work(source, out, job) as work:
         outcomes = work.outcomes_done()
-        tally = Tally(work.n_files, outcomes.total(), outcomes)
+        tally = Tally(work.n_files, outcomes.total(), outcomes, work.n_litter)
         watch(tally)
         parts = work.parts_to_do()
         scored = _score_here(parts, job, threads) if ray is None else _score_on(ray, parts, job)

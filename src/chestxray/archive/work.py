@@ -43,9 +43,9 @@ _PLAN, _JOB, _LOCK = "plan.jsonl", "job.json", "lock"
 class Work:
     """The work on one archive, new or begun; make one with :func:`open_work`."""
 
-    def __init__(self, folder: Path, n_files: int, n_bundles: int) -> None:
+    def __init__(self, folder: Path, n_files: int, n_litter: int, n_bundles: int) -> None:
         self._folder, self._n_bundles = folder, n_bundles
-        self.n_files = n_files
+        self.n_files, self.n_litter = n_files, n_litter
 
     @property
     def n_parts(self) -> int:
@@ -122,7 +122,7 @@ def open_work(source: str, out: Path, job: Job) -> Iterator[Work]:
             for stale in folder.glob("[0-9]*.csv"):  # of a run that was killed when it was whole
                 stale.unlink()
             try:
-                n_files = _plan(source, out, folder)
+                n_files, n_litter = _plan(source, out, folder)
             except (ConfigError, EmptyDatasetError):
                 for ours in ("plan.tmp", _PLAN, _LOCK):
                     (folder / ours).unlink(missing_ok=True)
@@ -130,28 +130,30 @@ def open_work(source: str, out: Path, job: Job) -> Iterator[Work]:
                     folder.rmdir()
                 raise
             with _appearing(file) as stream:
-                json.dump(told | {"n_files": n_files}, stream, indent=1)
+                json.dump(told | {"n_files": n_files, "n_litter": n_litter}, stream, indent=1)
         begun = json.loads(file.read_text(encoding="utf-8"))
-        n_files = begun.pop("n_files")
+        n_files, n_litter = begun.pop("n_files"), begun.pop("n_litter", 0)
         if begun != told:
             raise ConfigError(
                 f"{folder} holds the begun scoring of something else: "
                 "repeat its command, delete it, or choose another --out"
             )
-        yield Work(folder, n_files, len(job.bundles))
+        yield Work(folder, n_files, n_litter, len(job.bundles))
 
 
-def _plan(source: str, out: Path, folder: Path) -> int:
-    """Write down every file; returns how many there are."""
+def _plan(source: str, out: Path, folder: Path) -> tuple[int, int]:
+    """Write down every file; returns how many there are, and how many a system left behind."""
     facts = folder.stat()
+    walk = Walk(out, {(facts.st_dev, facts.st_ino)})
     n_files = 0
     with _appearing(folder / _PLAN) as plan:
-        for item in find(source, Walk(out, {(facts.st_dev, facts.st_ino)})):
+        for item in find(source, walk):
             plan.write(json.dumps(astuple(item)) + "\n")
             n_files += 1
     if n_files == 0:
-        raise EmptyDatasetError(f"{source} holds no file")
-    return n_files
+        besides = f" but {walk.n_litter:,} that systems leave behind" if walk.n_litter else ""
+        raise EmptyDatasetError(f"{source} holds no file{besides}")
+    return n_files, walk.n_litter
 
 
 @contextmanager

@@ -1,16 +1,19 @@
 """Lists the samples of data sets: truth, subject, source, groups, duplicates, and splits.
 
-A data set is one or several folders. ``samples`` lists them, with what ``labels.csv`` says of their
-files; ``table`` reads such tables, and ``file_names`` finds the files that they mean. ``splits``
-keeps subjects together. ``boxes`` and ``lungs`` read where in a radiograph a finding and the lungs
-are.
+A data set is one or several folders. ``layout`` finds what lies in them, ``labelled`` what the
+folders or a ``labels.csv`` say of each file, and ``samples`` makes samples of both. ``table`` reads
+such tables in any ``encoding``, ``file_names`` finds the files that they mean, ``litter`` knows
+what is no part of a data set, and ``remarks`` count what is wrong or left out. ``splits`` keeps
+subjects together. ``boxes`` and ``lungs`` read where in a radiograph a finding and the lungs are.
 
 Does not: decode an image, or judge whether a file is one (``imaging`` does).
 """
 
-from chestxray.dataset.boxes import Box, read_boxes
+from chestxray.dataset.boxes import Box, find_boxes, read_boxes
+from chestxray.dataset.layout import Labels
 from chestxray.dataset.lungs import read_lungs
-from chestxray.dataset.samples import Labels, Sample, dataset_name, read_dataset
+from chestxray.dataset.remarks import counted
+from chestxray.dataset.samples import Sample, dataset_name, read_dataset
 from chestxray.dataset.splits import (
     Split,
     check_disjoint,
@@ -30,8 +33,10 @@ __all__ = [
     "Sample",
     "Split",
     "check_disjoint",
+    "counted",
     "dataset_name",
     "duplicates",
+    "find_boxes",
     "inseparable",
     "leave_out",
     "of_sources",

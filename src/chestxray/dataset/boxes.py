@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from chestxray.dataset.file_names import FileNames
+from chestxray.dataset.layout import BOXES_TABLE
+from chestxray.dataset.remarks import Remarks
 from chestxray.dataset.samples import Sample
-from chestxray.dataset.table import Complaints, read_table
+from chestxray.dataset.table import read_table
 from chestxray.errors import DatasetError
 
 _SIDES = ("x", "y", "w", "h")
@@ -42,7 +44,7 @@ def read_boxes(file: Path, samples: Sequence[Sample]) -> dict[str, list[Box]]:
         DatasetError: the table cannot be read, names files that are nowhere or boxes that are none,
             or has no box for any sample.
     """
-    complaints = Complaints(file)
+    complaints = Remarks(file)
     places: dict[str, _Place] = {}
     boxes: dict[str, list[Box]] = defaultdict(list)
     for line, cells in read_table(file, required=("file", *_SIDES)):
@@ -66,6 +68,43 @@ def read_boxes(file: Path, samples: Sequence[Sample]) -> dict[str, list[Box]]:
     if not boxes:
         raise DatasetError(f"{file} has no box for any radiograph of the data that is read")
     return dict(boxes)
+
+
+def find_boxes(
+    folders: Sequence[Path], samples: Sequence[Sample], file: Path | None = None
+) -> dict[str, list[Box]] | None:
+    """The boxes in ``file``, or in the ``boxes.csv`` in each of ``folders``; None where there is
+    none.
+
+    Raises:
+        DatasetError: see ``read_boxes``; or a table of another kind would be passed over.
+    """
+    if file is not None:
+        return read_boxes(file, samples)
+    boxes: dict[str, list[Box]] = {}
+    found = False
+    for folder in folders:
+        of_it = [sample for sample in samples if sample.file.is_relative_to(folder)]
+        for table in _tables(folder, of_it):
+            boxes |= read_boxes(table, of_it)
+            found = True
+    return boxes if found else None
+
+
+def _tables(folder: Path, samples: Sequence[Sample]) -> list[Path]:
+    """The tables of boxes in ``folder``, and on the way to its samples."""
+    lie_in = {sample.file.parent for sample in samples}
+    places = {place for each in lie_in for place in (each, *each.parents)} | {folder}
+    tables = [
+        file
+        for place in sorted(place for place in places if place.is_relative_to(folder))
+        for file in place.iterdir()
+        if file.name.casefold().startswith("boxes.") and file.is_file()
+    ]
+    for table in tables:
+        if table.name.casefold() != BOXES_TABLE:
+            raise DatasetError(f"{table.parent} has {table.name}: boxes want a {BOXES_TABLE}")
+    return tables
 
 
 class _Place:

@@ -19,8 +19,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from chestxray.dataset.remarks import Remarks
 from chestxray.dataset.samples import Sample
-from chestxray.dataset.table import Complaints
 from chestxray.errors import DatasetError
 
 SIDE_PX = 224
@@ -49,7 +49,7 @@ def read_lungs(files: Sequence[Path], samples: Sequence[Sample]) -> dict[str, ND
             named[name].append(sample)
     masks: dict[str, NDArray[np.bool_]] = {}
     for file in files:
-        complaints = Complaints(file)
+        complaints = Remarks(file)
         n_known = 0
         for name, bits in _read_masks(file):
             meant = named.get(name, [])

@@ -5,48 +5,34 @@ is the column ``patient``, the same in all folders, or follows from its publishe
 2018); without both a file is its own subject. The columns are described in ``docs/data.md``. Files
 are identified by the SHA-256 of their bytes.
 
-Does not: pass over a table in silence. One that does not fit its folder is an error.
+Does not: decode a file, or know whether it is a radiograph.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
-from chestxray.dataset.file_names import FileNames
-from chestxray.dataset.table import Complaints, read_table
+from chestxray.dataset.labelled import Cells, list_labelled, published
+from chestxray.dataset.layout import PARTS, Labels, locate
+from chestxray.dataset.remarks import Remarks, counted
 from chestxray.errors import DatasetError, EmptyDatasetError
 
-TABLE = "labels.csv"
 AGE_BANDS_YEARS = (0, 6, 18, 40, 65)
 """Where the bands begin that ages are reported by."""
 
-_PUBLISHED_NAMES = (
-    re.compile(r"person(?P<number>\d+)_(?P<group>bacteria|virus)_"),
-    re.compile(r"(?P<group>NORMAL2-IM)-(?P<number>\d+)-"),
-    re.compile(r"(?P<group>IM)-(?P<number>\d+)-"),
-)
-_LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", TABLE})
-_PARTS = frozenset({"train", "val", "test"})
-_NOT_GROUPS = frozenset({"file", "patient", "label", "age", ""})
+_NOT_GROUPS = frozenset({"file", "patient", "label", "age"})
 _MAX_VALUES = 20
-_WHOLE = re.compile(r"(?<=\d)\.0$")
-"""Behind a number that passed through a column with gaps, where pandas makes it a fraction."""
+_WHOLE = re.compile(r"(\d+)[.,]0+")
+"""A number that passed through a column with gaps, where pandas makes it a fraction."""
 _AGE = re.compile(r"(\d{1,3}(?:[.,]\d+)?)Y?")
 _OLDEST_YEARS = 120
-
-
-class Labels(NamedTuple):
-    """What radiographs without and with a finding are called: in folders and tables alike."""
-
-    negative: str
-    positive: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,35 +74,35 @@ def read_dataset(
 ) -> list[Sample]:
     """List the samples of all ``folders``, those of the negative truth first, ordered by path.
 
-    Rows without a label are no samples; ``say`` is told how many there are.
+    ``say`` is told what is no sample: rows without a label, what systems leave behind, files that
+    cannot be opened; and where the data set lies, if that is below a folder.
 
     Raises:
         EmptyDatasetError: no file has a label, or a folder without a column ``label`` has no files
             of one of the two.
-        DatasetError: a ``labels.csv`` cannot be read or does not fit its folder, a folder is given
-            twice, or all files are of one subject.
+        DatasetError: a folder holds several data sets, a ``labels.csv`` cannot be read or does not
+            fit its folder, a folder is given twice, or all files are of one subject.
     """
-    folders = _several(folders)
-    found: list[_Found] = []
-    for folder, name in zip(folders, _told_apart(folders), strict=True):
-        of_it, n_unlabelled = _find(folder, name, labels)
-        if not of_it and not n_unlabelled:
-            raise EmptyDatasetError(f"{folder} has no files in {labels[0]}/ or {labels[1]}/")
-        if n_unlabelled:
-            say(f"{folder}: rows of {TABLE} without a label, left out: {n_unlabelled:,}")
-        found += of_it
-    where = ", ".join(map(str, folders))
-    if not found:
+    places = [locate(folder, labels, say) for folder in _several(folders)]
+    found = [
+        _Found(folder, name, *each)
+        for folder, name in zip(places, _told_apart(places), strict=True)
+        for each in list_labelled(folder, labels, say)
+    ]
+    samples = _samples(found, labels, say, several=len(places) > 1)
+    where = ", ".join(map(str, places))
+    if not samples:
         raise EmptyDatasetError(f"{where}: no file is labelled {labels[0]} or {labels[1]}")
     for truth in labels:
         # A folder may be missing or misspelt; a table that labels each file means what it says.
-        if not any(each.truth == truth or "label" in each.cells for each in found):
+        if not any(s.truth == truth for s in samples) and not any(
+            "label" in f.cells for f in found
+        ):
             raise EmptyDatasetError(f"{where} has no files in {truth}/")
-    several = len(folders) > 1
-    columns = _columns_of_few_values(found)
-    samples = [_sample(each, labels, columns, several=several) for each in found]
     if len({sample.subject for sample in samples}) == 1:
         raise DatasetError(f"all {len(samples)} radiographs are of one {samples[0].subject}")
+    if contradictions := _contradictions(samples):
+        say(f"{where}: files equal to the byte under both labels: {counted(contradictions)}")
     samples.sort(key=lambda s: (s.positive, s.path.split("/")))
     return samples
 
@@ -137,7 +123,7 @@ class _Found(NamedTuple):
     name: str
     path: str
     truth: str
-    cells: dict[str, str]
+    cells: Cells
 
 
 def _told_apart(folders: Sequence[Path]) -> list[str]:
@@ -150,110 +136,6 @@ def _told_apart(folders: Sequence[Path]) -> list[str]:
     while len({parts[-length:] for parts in whole}) < len(whole):
         length += 1
     return ["/".join(parts[-length:]) for parts in whole]
-
-
-def _find(folder: Path, name: str, labels: Labels) -> tuple[list[_Found], int]:
-    """The files of a folder that have a truth, and how many rows have none."""
-    table = _table_of(folder, labels)
-    if table is not None:
-        return _find_by_table(folder, name, labels, table)
-    return [
-        _Found(folder, name, path, truth, {})
-        for truth in labels
-        for path in _files_below(folder, folder / truth)
-    ], 0
-
-
-def _find_by_table(
-    folder: Path, name: str, labels: Labels, table: Path
-) -> tuple[list[_Found], int]:
-    paths = sorted(_files_below(folder, folder))
-    complaints = Complaints(table)
-    rows = _rows_of(table, paths, folder.resolve().name, complaints)
-    suffixes = {PurePosixPath(path).suffix for path in rows}
-    labelled = any("label" in cells for cells in rows.values())
-    found, n_unlabelled = [], 0
-    for path in paths:
-        first, _, below = path.partition("/")
-        in_folder = first if below and first in labels else ""
-        cells = rows.get(path)
-        if cells is None:
-            # Pictures of known subjects need no row; other files may be anything.
-            if in_folder and _published(path):
-                found.append(_Found(folder, name, path, in_folder, {}))
-            elif in_folder or (labelled and PurePosixPath(path).suffix in suffixes):
-                complaints.add("files without a row", path)
-            continue
-        told = cells.get("label", in_folder)
-        truth = next((t for t in labels if t.casefold() == told.casefold()), told)
-        if not truth:
-            n_unlabelled += 1
-        elif truth not in labels:
-            complaints.add(f"labels that are neither {' nor '.join(labels)}", f"{told} of {path}")
-        elif in_folder not in {"", truth}:
-            complaints.add("files labelled otherwise than their folder", f"{path}: {truth}")
-        elif not cells["patient"] and not _published(path):
-            complaints.add("rows without a patient", path)
-        else:
-            found.append(_Found(folder, name, path, truth, cells))
-    complaints.raise_any()
-    return found, n_unlabelled
-
-
-def _table_of(folder: Path, labels: Labels) -> Path | None:
-    tables = [
-        file
-        for place in (folder, *(folder / truth for truth in labels))
-        for file in (place.iterdir() if place.is_dir() else ())
-        if file.name.casefold().startswith("labels.")
-    ]
-    right = [t for t in tables if t.parent == folder and t.name.casefold() == TABLE]
-    if tables and len(right) != 1:  # in a label's folder, labels.xlsx, labels.csv.txt, …
-        found = " and ".join(sorted(str(table.relative_to(folder)) for table in tables))
-        raise DatasetError(f"{folder} wants one {TABLE}, directly in it; it has {found}")
-    return right[0] if right else None
-
-
-def _files_below(folder: Path, top: Path) -> Iterable[str]:
-    """Paths relative to ``folder`` of all files below ``top`` but hidden ones and litter."""
-    for parent, folders, names in os.walk(top, followlinks=True):
-        folders[:] = [name for name in folders if _is_kept(name)]
-        below = PurePosixPath(Path(parent).relative_to(folder).as_posix())
-        for name in filter(_is_kept, names):
-            if os.path.isfile(f"{parent}/{name}"):  # noqa: PTH113 - thousands of them, and fast
-                yield str(below / name)
-
-
-def _is_kept(name: str) -> bool:
-    return not name.startswith(".") and name.casefold() not in _LITTER
-
-
-def _rows_of(
-    table: Path, paths: Sequence[str], folder: str, complaints: Complaints
-) -> dict[str, dict[str, str]]:
-    """The cells of each row by the path of its file."""
-    names = FileNames(paths, folder)
-    rows: dict[str, dict[str, str]] = {}
-    for line, cells in read_table(table, required=("file", "patient")):
-        written = cells["file"] or f"line {line}"
-        meant = names.find(cells["file"])
-        if len(meant) > 1:  # a bare name, and the label may say in which folder
-            label = cells.get("label", "").casefold()
-            meant = [p for p in meant if p.partition("/")[0].casefold() == label] or meant
-        if not meant:
-            complaints.add("rows without a file", written)
-        elif len(meant) > 1:
-            complaints.add("rows that may mean several files", written)
-        elif meant[0] in rows:
-            complaints.add("rows for a file that has one already", written)
-        else:
-            rows[meant[0]] = cells
-    return rows
-
-
-def _published(path: str) -> re.Match[str] | None:
-    name = path.rpartition("/")[2]
-    return next((match for names in _PUBLISHED_NAMES if (match := names.match(name))), None)
 
 
 def _columns_of_few_values(found: Iterable[_Found]) -> list[str]:
@@ -271,12 +153,38 @@ def _columns_of_few_values(found: Iterable[_Found]) -> list[str]:
     ]
 
 
-def _sample(each: _Found, labels: Labels, columns: Sequence[str], *, several: bool) -> Sample:
+def _samples(
+    found: Sequence[_Found], labels: Labels, say: Callable[[str], None], *, several: bool
+) -> list[Sample]:
+    """The files as samples, less those that cannot be opened."""
+    columns = _columns_of_few_values(found)
+    samples, spellings = [], dict[str, str]()
+    unopened: dict[Path, Remarks] = {each.folder: Remarks(each.folder) for each in found}
+    for each in found:
+        try:
+            samples.append(_sample(each, labels, columns, spellings, several=several))
+        except OSError as exc:
+            unopened[each.folder].add(
+                "files that cannot be opened, left out", f"{each.path}: {exc.strerror}"
+            )
+    for remarks in unopened.values():
+        remarks.tell(say)
+    return samples
+
+
+def _sample(
+    each: _Found,
+    labels: Labels,
+    columns: Sequence[str],
+    spellings: dict[str, str],
+    *,
+    several: bool,
+) -> Sample:
     path = f"{each.name}/{each.path}" if several else each.path
     file = each.folder / each.path
-    name, cells = _published(each.path), each.cells
+    name, cells = published(each.path), each.cells
     if patient := cells.get("patient"):
-        subject = f"patient {_WHOLE.sub('', patient)}"
+        subject = f"patient {_patient(patient, spellings)}"
     else:
         subject = f"{name['group']} {int(name['number'])}" if name else path
     age_years = _years(cells.get("age", ""))
@@ -285,13 +193,15 @@ def _sample(each: _Found, labels: Labels, columns: Sequence[str], *, several: bo
     source = groups.setdefault("source", _source_of(each.folder, each.name))
     if age_years is not None:
         groups["age"] = _band(age_years)
+    with file.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     return Sample(
         path,
         file,
         each.truth,
         each.truth == labels.positive,
         subject,
-        hashlib.sha256(file.read_bytes()).hexdigest(),
+        sha256,
         source,
         cells.get("view") or None,
         age_years,
@@ -299,10 +209,27 @@ def _sample(each: _Found, labels: Labels, columns: Sequence[str], *, several: bo
     )
 
 
+def _patient(written: str, spellings: dict[str, str]) -> str:
+    """One spelling for all that mean the same patient, the first that was met: ``17``, ``017`` and
+    ``17.0``; ``p 17`` and ``P  17``. Whoever is kept together in error leaks nothing."""
+    spelt = " ".join(unicodedata.normalize("NFKC", written).split())
+    if whole := _WHOLE.fullmatch(spelt):
+        spelt = whole[1]
+    key = spelt.casefold()
+    return spellings.setdefault((key.lstrip("0") or "0") if key.isdecimal() else key, spelt)
+
+
+def _contradictions(samples: Iterable[Sample]) -> list[str]:
+    truths: dict[str, set[bool]] = defaultdict(set)
+    for sample in samples:
+        truths[sample.sha256].add(sample.positive)
+    return [sample.path for sample in samples if len(truths[sample.sha256]) > 1]
+
+
 def _source_of(folder: Path, name: str) -> str:
     """The name of a data set that comes as several parts is that of the folder around them."""
     resolved = folder.resolve()
-    return resolved.parent.name if resolved.name in _PARTS else name
+    return resolved.parent.name if resolved.name.casefold() in PARTS else name
 
 
 def _years(written: str) -> float | None:

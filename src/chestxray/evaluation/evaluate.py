@@ -226,7 +226,9 @@ def write_report(report: dict[str, Any], scored: Iterable[Scored], out: Path) ->
     """Write ``report.json`` and ``predictions.csv`` into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     write_json(report, out / "report.json")
-    with (out / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+    table = out / "predictions.csv"
+    # A name that is no UTF-8 keeps its bytes as ``\\udc80`` …
+    with table.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         rows = csv.writer(file)
         rows.writerow(COLUMNS)
         for s in scored:

@@ -28,14 +28,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from chestxray.dataset import Box, Sample, read_boxes
+from chestxray.dataset import Box, Sample
 from chestxray.dataset.lungs import SIDE_PX
 from chestxray.evaluation.breakdown import Answered
 from chestxray.evaluation.evaluate import Scored, answered_of
@@ -43,8 +42,6 @@ from chestxray.evaluation.metrics import Bools, Figure, Floats, Measured, mean, 
 from chestxray.evaluation.radiographs import read_radiograph
 from chestxray.imaging import Radiograph, resize
 from chestxray.inference import Prediction, Predictor, enlarge
-
-BOXES = "boxes.csv"
 
 LEVELS = 4000
 """Average precision ranks pixels in so many steps, each of about as many pixels."""
@@ -61,23 +58,6 @@ RANDOM_PLACES = 4
 
 Cells = NDArray[np.float32]
 Pixels = NDArray[np.float32]
-
-
-def find_boxes(
-    folders: Sequence[Path], samples: Sequence[Sample], file: Path | None = None
-) -> dict[str, list[Box]] | None:
-    """The boxes in ``file``, or in ``BOXES`` of each of ``folders``; None where there is no such.
-
-    Raises:
-        DatasetError: see ``dataset.read_boxes``.
-    """
-    if file is not None:
-        return read_boxes(file, samples)
-    found = [folder for folder in folders if (folder / BOXES).is_file()]
-    boxes: dict[str, list[Box]] = {}
-    for folder in found:
-        boxes |= read_boxes(folder / BOXES, [s for s in samples if s.file.is_relative_to(folder)])
-    return boxes if found else None
 
 
 def evidence_of(

@@ -63,7 +63,7 @@ def write_html(
         n_errors=len(_errors(scored)),
         errors=[_shown(*error, manifest) for error in _errors(scored)[:MAX_ERRORS]],
     )
-    file.write_text(html, encoding="utf-8")
+    file.write_text(html, encoding="utf-8", errors="backslashreplace")
 
 
 def _template() -> Any:

@@ -55,9 +55,11 @@ from chestxray.learning.inputs import (
     data_sha256,
     decode,
     inputs_of,
+    readable_split,
     targets_of,
     to_grey_levels,
     to_pixels,
+    unreadable,
 )
 from chestxray.learning.layout import fit_layout, not_whole
 from chestxray.learning.networks.network import LAYOUT_CELLS
@@ -103,7 +105,8 @@ def export(
         ParityError: the exported model computes something else than the network.
         ConfigError: a report cannot be read.
     """
-    config, split, external = run.config, run.split, external or {}
+    config, external = run.config, external or {}
+    split, _ = readable_split(run.split, config)
     quoted = [_read_report(file) for file in reports]  # now, not after a minute's work
     steps = ["decode", "graph", "parity", "calibrate", "input check", "evaluate"]
 
@@ -224,10 +227,14 @@ def check_parity(
         ParityError: a tolerance is exceeded.
     """
     config = run.config
+    whole = []
+    for samples in external.values():
+        wrong = unreadable(samples, config)
+        whole.append([sample for sample in samples if sample.path not in wrong])
     inputs = np.concatenate(
         [
             corrupted(heldout, config, 0),
-            *(inputs_of(decode(s, config), config, config.side_px) for s in external.values()),
+            *(inputs_of(decode(s, config), config, config.side_px) for s in whole),
         ]
     )
     with torch.inference_mode():

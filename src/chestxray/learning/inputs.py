@@ -3,14 +3,14 @@
 Pictures are kept as 8-bit grey levels, which is exact for 8-bit files of that size and within half
 a grey level for any other.
 
-Does not: augment (``augmentation``), or drop files that cannot be read (that is an error here:
-training data should be whole).
+Does not: augment (``augmentation``), or drop files in silence. ``readable_split`` says what
+cannot be read, and the rest is decoded whole.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from chestxray import imaging
 from chestxray.assessment import Choices, Policy
 from chestxray.assessment.decoding import read_file
-from chestxray.dataset import Sample
+from chestxray.dataset import Sample, Split, counted
 from chestxray.dataset.boxes import Box, read_boxes
 from chestxray.dataset.lungs import read_lungs
 from chestxray.errors import ChestXrayError, DatasetError
@@ -46,9 +46,9 @@ class Where:
         """The identity of all of it."""
         digest = hashlib.sha256()
         for path, boxes in sorted(self.boxes.items()):
-            digest.update(f"{path} {boxes}\n".encode())
+            digest.update(_encoded(f"{path} {boxes}\n"))
         for path, mask in sorted(self.lungs.items()):
-            digest.update(path.encode() + np.packbits(mask).tobytes())
+            digest.update(_encoded(path) + np.packbits(mask).tobytes())
         return digest.hexdigest()
 
 
@@ -70,6 +70,47 @@ def read_where(
             for path, of_it in marked.items()
         }
     return Where(marked, read_lungs(lungs, samples) if lungs else {})
+
+
+def readable_split(split: Split, config: TrainConfig) -> tuple[Split, dict[str, str]]:
+    """A split without the files that cannot be read, and why those cannot, by ``Sample.path``.
+
+    Who stands on which side is decided before, so that a broken file moves no other.
+
+    Raises:
+        DatasetError: a side has no readable file of one of its truths.
+    """
+    wrong = unreadable([*split.train, *split.heldout], config)
+    sides = []
+    for side in (split.train, split.heldout):
+        kept = [sample for sample in side if sample.path not in wrong]
+        if lost := {sample.truth for sample in side} - {sample.truth for sample in kept}:
+            raise DatasetError(
+                f"no {min(lost)} can be read on one side of the split; of all: {reasons(wrong)}"
+            )
+        sides.append(kept)
+    return Split(*sides), wrong
+
+
+def reasons(wrong: Mapping[str, str]) -> str:
+    """How many files cannot be read, and why the first few."""
+    return counted([f"{path}: {why}" for path, why in wrong.items()])
+
+
+def unreadable(samples: Sequence[Sample], config: TrainConfig) -> dict[str, str]:
+    """Why each of ``samples`` cannot be decoded that cannot, by ``Sample.path``."""
+    decode_one = _decoder(config, config.side_px)
+
+    def why(sample: Sample) -> str | None:
+        try:
+            decode_one(sample)
+        except DatasetError as exc:
+            return str(exc.__cause__)
+        return None
+
+    with ThreadPoolExecutor(config.threads) as pool:
+        judged = zip(samples, pool.map(why, samples), strict=True)
+        return {sample.path: reason for sample, reason in judged if reason is not None}
 
 
 def read_pictures(
@@ -122,22 +163,28 @@ def _decoded(
     samples: Sequence[Sample], config: TrainConfig, side_px: int
 ) -> tuple[Levels, list[tuple[int, int]]]:
     """The grey levels, and of each file its (width, height)."""
+    if not samples:
+        return np.zeros((0, side_px, side_px), np.uint8), []
+    with ThreadPoolExecutor(config.threads) as pool:
+        levels, sizes = zip(*pool.map(_decoder(config, side_px), samples), strict=True)
+    return np.stack(levels), list(sizes)
+
+
+def _decoder(
+    config: TrainConfig, side_px: int
+) -> Callable[[Sample], tuple[Levels, tuple[int, int]]]:
     policy = Policy("balanced", Choices(population="warn"), config.population)
     shrink_to_px = Preprocessing.enough_px(side_px)
 
     def decoded(sample: Sample) -> tuple[Levels, tuple[int, int]]:
         try:
             radiograph = read_file(sample.file, policy, shrink_to_px)
-        except ChestXrayError as exc:
+        except (ChestXrayError, OSError) as exc:
             raise DatasetError(f"{sample.path}: {exc}") from exc
         levels = to_grey_levels(imaging.resize(radiograph.pixels, side_px))
         return levels, (radiograph.width_px, radiograph.height_px)
 
-    if not samples:
-        return np.zeros((0, side_px, side_px), np.uint8), []
-    with ThreadPoolExecutor(config.threads) as pool:
-        levels, sizes = zip(*pool.map(decoded, samples), strict=True)
-    return np.stack(levels), list(sizes)
+    return decoded
 
 
 def _covered(boxes: Sequence[Box], width_px: int, height_px: int) -> Levels:
@@ -174,7 +221,12 @@ def targets_of(samples: Sequence[Sample]) -> NDArray[np.float32]:
 def data_sha256(samples: Sequence[Sample]) -> str:
     """One SHA-256 for a data set: of the paths and the files of its samples, in any order."""
     listed = sorted(f"{sample.sha256}  {sample.path}" for sample in samples)
-    return hashlib.sha256("\n".join(listed).encode()).hexdigest()
+    return hashlib.sha256(_encoded("\n".join(listed))).hexdigest()
+
+
+def _encoded(names: str) -> bytes:
+    """Names as the bytes that they are on the disk, which need not be UTF-8."""
+    return names.encode("utf-8", "surrogateescape")
 
 
 def inputs_of(levels: Levels, config: TrainConfig, side_px: int) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from chestxray.dataset import Sample, dataset_name, inseparable, read_dataset
+from chestxray.dataset import Sample, counted, dataset_name, inseparable, read_dataset
 from chestxray.errors import ConfigError, EmptyDatasetError
 from chestxray.evaluation.evaluate import score_samples
 from chestxray.inference import Manifest, Predictor, read_bundle, write_bundle
@@ -48,8 +48,8 @@ def recalibrate(
 ) -> Recalibration:
     """Update calibration and operating points to the data set and write the bundle ``out``.
 
-    Unreadable files are left out; radiographs that the input check refuses are used, since the
-    data's owner says that they are radiographs.
+    Unreadable files are left out and ``say`` is told; radiographs that the input check refuses are
+    used, since the data's owner says that they are radiographs.
 
     Raises:
         EmptyDatasetError: no readable radiographs of one of the truths.
@@ -67,6 +67,8 @@ def recalibrate(
         on_scored=lambda done: progress("calibrate", done, len(samples)),
     )
     read = [(s.sample, s.prediction) for s in scored if s.prediction is not None]
+    if unread := [f"{s.sample.path}: {s.error}" for s in scored if s.error is not None]:
+        say(f"files that cannot be read, left out: {counted(unread)}")
     truth = np.array([sample.positive for sample, _ in read], dtype=bool)
     if not 0 < truth.sum() < len(truth):
         raise EmptyDatasetError("calibration needs readable radiographs of both truths")

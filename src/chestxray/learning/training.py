@@ -1,6 +1,7 @@
 """The training loop, to be read from top to bottom.
 
-A run is a folder: ``config.json``, ``split.json``, ``checkpoint.pt`` (after every epoch),
+A run is a folder: ``config.json``, ``split.json``, ``left_out.json`` (files that could not be read,
+if there were any, and why), ``checkpoint.pt`` (after every epoch),
 ``metrics.jsonl``, ``tensorboard/``, ``curves.png`` and, once finished, ``weights.safetensors`` with
 the EMA weights. A killed run that is called again goes on after its last whole epoch and ends
 bit-equal to an undisturbed one (same machine, versions and threads), since everything random is a
@@ -53,7 +54,16 @@ from chestxray.learning.initialise import (
     initialise,
     read_weights,
 )
-from chestxray.learning.inputs import NOWHERE, Where, decode, inputs_of, read_pictures, targets_of
+from chestxray.learning.inputs import (
+    NOWHERE,
+    Where,
+    decode,
+    inputs_of,
+    read_pictures,
+    readable_split,
+    reasons,
+    targets_of,
+)
 from chestxray.learning.learner import Learner
 from chestxray.learning.networks import NETWORKS, Network
 from chestxray.learning.pictures import Levels
@@ -97,8 +107,9 @@ def train(
 ) -> Run:
     """Train as ``config`` says, into ``out``; called again, it resumes.
 
-    ``split`` None holds out ``config.heldout`` of the subjects. ``where`` says what is known of
-    lungs and boxes in the pictures. If several ``processes`` train together, each calls this with
+    ``split`` None holds out ``config.heldout`` of the subjects. Files that cannot be read are left
+    out, and listed, before it begins. ``where`` says what is known of lungs and boxes in the
+    pictures. If several ``processes`` train together, each calls this with
     the same arguments and gets the same run; a run may go on with another number of them.
 
     Raises:
@@ -107,6 +118,7 @@ def train(
         LeakError: the run ``init`` or a teacher was trained on subjects that this one holds out.
         BundleError: a teacher cannot be read.
         ConfigError: a teacher is of another finding.
+        DatasetError: a side of the split has no readable file of one of the truths.
     """
     if not processes.first:
         progress, say = no_progress, _say_nothing
@@ -116,9 +128,12 @@ def train(
     split = split or split_heldout(samples, config.heldout, config.seed, config.heldout_of)
     teachers = read_teachers(config.teacher, config.finding)
     require_unseen(teachers, samples, split)
-    learner = _learner(config, samples, split, init, processes, say)
+    used, left_out = readable_split(split, config)
+    if left_out:
+        say(f"left out of {len(samples):,} files, as they cannot be read: {reasons(left_out)}")
+    learner = _learner(config, samples, used, init, processes, say)
     if processes.first:  # not before: what cannot start leaves no run behind
-        _open_run(out, config, split, init, teachers.sha256s, where)
+        _open_run(out, config, split, left_out, init, teachers.sha256s, where)
     processes.wait()
     history = _resume(out, learner)
     finished = len(history) == config.epochs and (out / WEIGHTS_FILE).is_file()
@@ -128,11 +143,11 @@ def train(
     if history:
         say(f"resuming after epoch {len(history)} of {config.epochs}")
 
-    heldout = [sample for sample in split.heldout if sample.source not in config.lungs_only]
+    heldout = [sample for sample in used.heldout if sample.source not in config.lungs_only]
     heldout_targets = targets_of(heldout)
     heldout_levels = decode(heldout if processes.first else [], config)
-    augmenter = Augmenter(read_pictures(split.train, config, device, where), config.augmentation)
-    sampler, n_steps = Sampler(split.train, config), learner.steps_per_epoch
+    augmenter = Augmenter(read_pictures(used.train, config, device, where), config.augmentation)
+    sampler, n_steps = Sampler(used.train, config), learner.steps_per_epoch
     with _tensorboard(out, processes) as log:
         for epoch in range(len(history), config.epochs):
             started = time.monotonic()
@@ -270,6 +285,7 @@ def _open_run(
     out: Path,
     config: TrainConfig,
     split: Split,
+    left_out: dict[str, str],
     init: Path | None,
     teachers: tuple[str, ...],
     where: Where,
@@ -293,6 +309,9 @@ def _open_run(
             raise RunMismatchError(f"{out} holds a run with another split; choose another --out")
         return
     write_split(split, out / "split.json")
+    if left_out:
+        listed = json.dumps(left_out, indent=1)
+        (out / "left_out.json").write_text(listed + "\n", encoding="utf-8")
     file.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
