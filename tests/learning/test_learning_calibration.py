@@ -164,3 +164,18 @@ def test_every_rule_says_on_what_it_was_fitted():
     logits, truth = simulated(500, 22)
     for point in fit_operating_points(logits, truth, AS_IT_IS, 500).values():
         assert point.rule.endswith("on a simulation")
+
+
+def test_balanced_serves_the_source_that_it_serves_worst():
+    easy, hard = np.linspace(-4, 4, 2_000), np.linspace(-4, 4, 200)
+    logits = np.concatenate([easy, hard - 1.5])  # as in the one, but all of it lower
+    truth = np.concatenate([easy > 0, hard > 0])
+    sources = np.repeat(["here", "there"], [len(easy), len(hard)])
+    together = fit_operating_points(logits, truth, AS_IT_IS, len(logits))
+    served = fit_operating_points(logits, truth, AS_IT_IS, len(logits), sources=sources)
+    assert together["balanced"].threshold == pytest.approx(0.5, abs=0.02)
+    # Midway: as many errors here as there.
+    assert served["balanced"].threshold == pytest.approx(sigmoid(-0.75), abs=0.02)
+    assert "in the source that it serves worst" in served["balanced"].rule
+    one_sided = np.where(truth & (sources == "there"), "elsewhere", sources)
+    assert fit_operating_points(logits, truth, AS_IT_IS, len(logits), sources=one_sided) == together

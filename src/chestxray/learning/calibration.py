@@ -69,6 +69,7 @@ def fit_operating_points(
     calibration: Calibration,
     n_independent: int,
     weights: Floats | None = None,
+    sources: NDArray[np.str_] | None = None,
 ) -> dict[str, OperatingPoint]:
     """The three operating points on calibrated probabilities of (N,) ``logits``, each of which
     counts as often as ``weights`` (N,) say.
@@ -82,6 +83,9 @@ def fit_operating_points(
     the false positives rise first, and the higher end of that range carries over better. It stops
     where sensitivity falls below ``BALANCED_SENSITIVITY``, unless the best index is beyond that:
     a missed finding is the worse error.
+
+    Where several ``sources`` (N,) have both truths, ``balanced`` has to serve all of them: it is
+    the threshold whose Youden index in the source that it serves worst is the greatest.
     """
     probability = sigmoid(calibrated_logit(logits, calibration))
     weights = np.ones(len(logits)) if weights is None else weights
@@ -106,16 +110,20 @@ def fit_operating_points(
     as_good = youden >= youden[best] - np.sqrt(variance)
     sensitive = sensitivity >= min(BALANCED_SENSITIVITY, sensitivity[best])
     balanced = thresholds[as_good & sensitive].max()
-    floor = f" and sensitivity ≥ {min(BALANCED_SENSITIVITY, sensitivity[best]):.2f}"
+    why = (
+        "greatest threshold with a Youden index within one standard error of the best and "
+        f"sensitivity ≥ {min(BALANCED_SENSITIVITY, sensitivity[best]):.2f}"
+    )
+    by_source = _youden_by_source(thresholds, probability, truth, weights, sources)
+    if len(by_source) > 1:
+        balanced = thresholds[np.min(by_source, axis=0).argmax()]
+        why = "threshold with the greatest Youden index in the source that it serves worst"
     chosen = {
         "screening": (
             min(screening, balanced),
             f"greatest threshold with sensitivity ≥ {SCREENING_SENSITIVITY}",
         ),
-        "balanced": (
-            balanced,
-            f"greatest threshold with a Youden index within one standard error of the best{floor}",
-        ),
+        "balanced": (balanced, why),
         "rule_in": (
             max(rule_in, balanced),
             f"least threshold with specificity ≥ {RULE_IN_SPECIFICITY}, not below balanced",
@@ -125,6 +133,25 @@ def fit_operating_points(
         name: OperatingPoint(threshold=float(threshold), rule=f"{rule}, on {calibration.fitted_on}")
         for name, (threshold, rule) in chosen.items()
     }
+
+
+def _youden_by_source(
+    thresholds: Floats,
+    probability: Floats,
+    truth: Bools,
+    weights: Floats,
+    sources: NDArray[np.str_] | None,
+) -> list[Floats]:
+    """The Youden index of every threshold in each source that has both truths."""
+    found: list[Floats] = []
+    for source in np.unique(sources) if sources is not None else ():
+        positive, negative = truth & (sources == source), ~truth & (sources == source)
+        if positive.any() and negative.any():
+            missed = _share_below(thresholds, probability[positive], weights[positive])
+            found.append(
+                _share_below(thresholds, probability[negative], weights[negative]) - missed
+            )
+    return found
 
 
 def _share_below(thresholds: Floats, probability: Floats, weights: Floats) -> Floats:

@@ -141,7 +141,8 @@ def export(
     weights = np.tile(weights_of(judging, config), 1 + CORRUPTED_COPIES)
     calibration = fit_calibration(logits, truth, fitted_on, weights)
     calibration = calibration.model_copy(update={"n": len(heldout)})
-    points = fit_operating_points(logits, truth, calibration, len(heldout), weights)
+    sources = np.tile([sample.source for sample in judging], 1 + CORRUPTED_COPIES)
+    points = fit_operating_points(logits, truth, calibration, len(heldout), weights, sources)
 
     parity = check_parity(
         run, fp32, model, precision, heldout, calibration, points["balanced"], external
