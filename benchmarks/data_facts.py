@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from chestxray.dataset import Labels, Sample, duplicates, read_dataset
+from chestxray.dataset import Labels, Sample, duplicates, of_sources, read_dataset
 from chestxray.dataset.table import read_table
 from chestxray.evaluation.heldout import heldout_samples
 from chestxray.inference import BUNDLED, read_bundle
@@ -28,6 +28,9 @@ from chestxray.inference import BUNDLED, read_bundle
 REGULAR_NAMES = re.compile(
     r"(person\d+_(bacteria|virus)_\d+|(NORMAL2-)?IM-\d{4}-\d{4}(-\d{4})?)\.jpeg"
 )
+CHILDREN = "chest_xray"
+LEARNED = (f"{CHILDREN}/train", "others/nih", "others/rsna_normal", "others/rsna_lungs", "adults")
+"""The data sets that the shipped bundle's split was made of."""
 LEAK_SEEDS = 20
 """How many random splits by image are tried to say how much such a split leaks."""
 
@@ -40,8 +43,10 @@ def main() -> None:
 
     manifest = read_bundle(BUNDLED).manifest
     labels = manifest.finding.labels
-    train = read_dataset(given.data / "chest_xray" / "train", labels)
-    heldout = heldout_samples(train, [manifest])
+    train = read_dataset(given.data / CHILDREN / "train", labels)
+    learned = read_dataset([given.data / name for name in LEARNED], labels)
+    all_heldout = heldout_samples(learned, [manifest])
+    heldout = of_sources(all_heldout, [CHILDREN])
     originals = read_dataset(given.data / "originals", labels)
     adults = read_dataset(given.data / "adults", labels)
     facts = {
@@ -57,6 +62,11 @@ def main() -> None:
             "split_by_image": leak_of_a_split_by_image(train, len(heldout)),
         },
         "heldout": counted(heldout, labels),
+        "split": {
+            source: {"all": _size(of_it), "heldout": _size(of_sources(all_heldout, [source]))}
+            for source in sorted({s.source for s in learned})
+            for of_it in (of_sources(learned, [source]),)
+        },
         "originals": counted(originals, labels)
         | files_of(originals, labels)
         | {"n_of_heldout_subjects": _n_of_subjects(originals, heldout)},

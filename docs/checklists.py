@@ -386,13 +386,14 @@ def spread() -> str:
 
 
 def input_check() -> str:
-    sets = report("input_check.json")["sets"]
-    chests = [of for name, of in sets.items() if "accepted" in of and "noticed" not in of]
-    others = [of for of in sets.values() if "refused" in of]
+    found = report("input_check.json")
+    chests = [*found["chests"].values(), *found["corrupted"]]
+    others = list(found["others"].values())
+    refused = sum(of["n"] - of["accepted"] for of in others)
     return (
         f"accepted {sum(of['accepted'] for of in chests):,} of "
         f"{sum(of['n'] for of in chests):,} chest radiographs, corrupted ones among them, refused "
-        f"{sum(of['refused'] for of in others)} of {sum(of['n'] for of in others)} other pictures"
+        f"{refused} of {sum(of['n'] for of in others)} other pictures"
     )
 
 

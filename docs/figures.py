@@ -29,22 +29,55 @@ REPOSITORY = Path(__file__).parents[1]
 FOLDER = REPOSITORY / "docs" / "reports"
 PAGES = ("README.md", "MODEL_CARD.md", "docs/data.md")
 
-_TRAIN = "../shared/data/chest_xray/train"
-_WEIGHTS = "../shared/weights/imagenet_resnet18_conv1_to_layer3.safetensors"
-_HELDOUT = f".venv/bin/chestxray evaluate --data {_TRAIN} --heldout --stress --out DIR"
+_SHARED = "../shared/data"
+_OTHERS = f"{_SHARED}/others"
+_CHILDREN = f"--data {_SHARED}/chest_xray/train"
+_NIH = f"--data {_OTHERS}/nih --data {_OTHERS}/rsna_normal --data {_OTHERS}/rsna_lungs"
+_LEARNED = f"{_CHILDREN} {_NIH} --data {_SHARED}/adults"
+_BOXES = f"--boxes {_OTHERS}/boxes.csv"
+_LUNGS = f"--lungs {_OTHERS}/lung_masks_kaggle_train_224.npz"
+_NIH_LUNGS = f"--lungs {_OTHERS}/lung_masks_rsna_normal_224.npz"
+_EVALUATE = ".venv/bin/chestxray evaluate"
+_HELD = f"{_EVALUATE} {_LEARNED} --heldout"
+_HELDOUT = f"{_HELD} --source chest_xray {_LUNGS} --stress --out DIR"
 _QUICK = (
-    f".venv/bin/chestxray train configs/quick.toml --data {_TRAIN} --init {_WEIGHTS} "
-    "--external ../shared/data/adults --out DIR"
+    f".venv/bin/chestxray train configs/quick.toml {_CHILDREN} "
+    "--init ../shared/weights/imagenet_resnet18_conv1_to_layer3.safetensors "
+    f"--external {_SHARED}/adults --out DIR"
+)
+_ADULTS = f"--data {_OTHERS}/nih --data {_OTHERS}/rsna_normal --data {_SHARED}/adults"
+_THIRD = " ".join(
+    f"--data {_OTHERS}/{name}" for name in ("ieee8023", "openist", "pk_tb", "actualmed")
+)
+_PLACES = (
+    "--heldout children=chest_xray --heldout adults=nih,rsna_normal,adults --place elsewhere=…"
 )
 REPORTS = {
     "heldout.json": ("report.json", _HELDOUT),
     "heldout-stress.json": ("stress.json", _HELDOUT),
+    "nih.json": (
+        "report.json",
+        f"{_HELD} --source nih --source rsna_normal {_BOXES} {_NIH_LUNGS} --out DIR",
+    ),
+    "lungs-only.json": (
+        "report.json",
+        f"{_HELD} --source rsna_lungs {_BOXES} --out DIR",
+    ),
     "adults.json": (
         "report.json",
-        ".venv/bin/chestxray evaluate --data ../shared/data/adults --prevalence 0.1 --out DIR",
+        f"{_EVALUATE} --data {_SHARED}/adults --prevalence 0.1 --out DIR",
+    ),
+    "elsewhere.json": ("report.json", f"{_EVALUATE} {_THIRD} --out DIR"),
+    "without-nih.json": (
+        "report.json",
+        f"{_EVALUATE} {_ADULTS} {_BOXES} --bundle RUN/bundle --out DIR",
     ),
     "cross_validation.json": ("cross_validation.json", f"{_QUICK} --folds 5"),
     "seeds.json": ("seeds.json", f"{_QUICK} --seeds 5"),
+    "recalibration.json": (
+        "recalibration.json",
+        f".venv/bin/python benchmarks/recalibration.py {_PLACES} {_LEARNED} --out FILE",
+    ),
     "input_check.json": (
         "input_check.json",
         ".venv/bin/python benchmarks/input_check.py --data ../shared/data --out FILE",
@@ -55,6 +88,16 @@ REPORTS = {
     ),
 }
 """Every report: the file that it is a copy of, and the command that made that file."""
+
+JUDGED = {
+    "heldout.json": "children, held-out subjects",
+    "nih.json": "adults (NIH), held-out patients",
+    "adults.json": "adults (NIH), the set of 101",
+    "elsewhere.json": "elsewhere",
+}
+"""The data that the shipped bundle was judged on."""
+LEFT_OUT = {"without-nih.json": "adults (NIH), learned from children alone"}
+"""Bundles of the same recipe, not shipped, that have seen nothing of what they are judged on."""
 
 SCORES = ("auroc", "accuracy", "sensitivity", "specificity", "precision")
 CALIBRATION = ("brier", "ece")
@@ -189,13 +232,16 @@ INTERVALS = "Intervals are of 95 %, bootstrapped by subject."
 
 
 def heldout_text() -> str:
-    found = report("heldout.json")
-    return f"Training data, {found['split']}: {_of(found)}."
+    return _text("heldout.json")
 
 
 def adults_text() -> str:
-    found = report("adults.json")
-    return f"Adults, {found['split']}: {_of(found)}."
+    return _text("adults.json")
+
+
+def _text(name: str) -> str:
+    where = JUDGED[name]
+    return f"{where[0].upper()}{where[1:]}: {_of(report(name))}."
 
 
 def _of(found: Mapping[str, Any]) -> str:
@@ -209,19 +255,17 @@ def _of(found: Mapping[str, Any]) -> str:
 
 
 def overview() -> str:
-    heldout, adults = report("heldout.json"), report("adults.json")
-    parts = {
-        "training data, held-out subjects": heldout,
-        "adults, all": adults,
-        **{f"adults, view {view}": part for view, part in adults["views"].items()},
-    }
-    rows = [
-        [where, size(of), *(interval(of[name]) for name in SCORES)] for where, of in parts.items()
-    ]
+    rows = []
+    for name, where in (JUDGED | LEFT_OUT).items():
+        found = report(name)
+        parts = {where: found}
+        if name == "nih.json":
+            parts |= {f"{where}, {view}": part for view, part in found["views"].items()}
+        for label, of in parts.items():
+            rows.append([label, size(of), *(interval(of[figure]) for figure in SCORES)])
     return table(("data", "n / subjects", "AUROC", *SCORES[1:]), rows) + note(
-        f"Operating point `{heldout['operating_point']}`. {INTERVALS}",
-        made_by("heldout.json"),
-        made_by("adults.json"),
+        f"Operating point `{report('heldout.json')['operating_point']}`. {INTERVALS}",
+        f"{', '.join(map(ref, JUDGED | LEFT_OUT))}.",
     )
 
 
@@ -309,11 +353,78 @@ def _by_operating_point(name: str, data: str) -> str:
 
 
 def heldout() -> str:
-    return _by_operating_point("heldout.json", "Training data")
+    return _by_operating_point("heldout.json", "Children")
+
+
+def nih() -> str:
+    return _by_operating_point("nih.json", "Adults (NIH)")
 
 
 def adults() -> str:
-    return _by_operating_point("adults.json", "Adults")
+    return _by_operating_point("adults.json", "Adults (NIH)")
+
+
+def elsewhere() -> str:
+    return _by_operating_point("elsewhere.json", "Elsewhere")
+
+
+def left_out() -> str:
+    rows = [
+        [where, size(found), *(interval(found[figure]) for figure in SCORES)]
+        for name, where in LEFT_OUT.items()
+        for found in (report(name),)
+    ]
+    return table(("data", "n / subjects", "AUROC", *SCORES[1:]), rows) + note(
+        f"Each at its own default operating point. {INTERVALS}", *map(made_by, LEFT_OUT)
+    )
+
+
+def evidence() -> str:
+    rows = []
+    judged = {
+        name: JUDGED.get(name, "lungs alone (NIH), held-out patients")
+        for name in ("nih.json", "lungs-only.json", "adults.json", "heldout.json")
+    }
+    for name, where in judged.items():
+        found = report(name)["evidence"]
+        boxes, lungs, deletion = found["boxes"], found["lungs"], found["deletion"]
+        rows += [
+            (what, where, size(of), interval(of[figure]))
+            for what, of, figure in (
+                ("peak in a box", boxes, "pointing"),
+                ("the same for the best fixed point", boxes, "best_fixed_point"),
+                ("AUPRC of pixels, within a radiograph", boxes, "auprc"),
+                ("AUPRC of pixels, in one pool", boxes, "auprc_pooled"),
+                ("area of the boxes: chance for all of these", boxes, "chance"),
+                ("share of the evidence within the lungs", (lungs or {}).get("positive"), "share"),
+                ("logit lost under a patch at the peak", deletion, "at_peak"),
+                ("the same in random places", deletion, "at_random"),
+                ("the one over the other", deletion, "peak_over_random"),
+            )
+            if of is not None and figure in of
+        ]
+    return table(("figure", "data", "n / subjects", "value"), rows) + note(
+        f"Of radiographs with {bundle().manifest.finding.positive}. {INTERVALS}",
+        *map(made_by, ("nih.json", "lungs-only.json")),
+        f"{ref('adults.json')}, {ref('heldout.json')}.",
+    )
+
+
+def given_away() -> str:
+    rows = [
+        [
+            row["what"],
+            f"{row['one']} / {row['other']}",
+            row["truth"],
+            JUDGED[name],
+            f"{row['n_one']} / {row['n_other']}",
+            interval(row["auroc"]),
+        ]
+        for name in JUDGED
+        for row in report(name)["given_away"]
+    ]
+    header = ("what", "one / other", "among", "data", "n", "AUROC of the logit")
+    return table(header, rows) + note(INTERVALS, f"{', '.join(map(ref, JUDGED))}.")
 
 
 def groups() -> str:
@@ -335,7 +446,7 @@ def groups() -> str:
 
 
 def views() -> str:
-    found = report("adults.json")
+    found = report("nih.json")
     rows = [
         [
             view,
@@ -347,7 +458,7 @@ def views() -> str:
     ]
     counts = f"{found['labels']['positive']} / {found['labels']['negative']}"
     header = ("view", "n / subjects", counts, "AUROC", *SCORES[1:])
-    return table(header, rows) + from_("adults.json", f"{adults_text()} {INTERVALS}")
+    return table(header, rows) + from_("nih.json", f"{_text('nih.json')} {INTERVALS}")
 
 
 def predictive_values() -> str:
@@ -392,28 +503,50 @@ def _predictive(found: dict[str, Any]) -> list[dict[str, Any]]:
 def calibration() -> str:
     fitted = bundle().manifest.calibration
     rows = []
-    for name, where in (("heldout.json", "held-out subjects"), ("adults.json", "adults")):
+    for name, where in JUDGED.items():
         found = report(name)
         rows.append(
             [
                 where,
                 size(found),
                 percent(found["prevalence"]["folder"]),
+                *(interval(found["calibration"][figure]) for figure in ("slope", "intercept")),
                 *(interval(found[figure]) for figure in CALIBRATION),
             ]
         )
-    header = ("data", "n / subjects", "prevalence", "Brier score", "ECE, 15 bins")
+    header = ("data", "n / subjects", "prevalence", "slope", "intercept", "Brier score", "ECE")
     return (
         f"Fitted on {fitted.fitted_on}: n = {fitted.n}, prevalence {percent(fitted.prevalence)}, "
         f"temperature {fitted.temperature:.2f}, bias {fitted.bias:.2f}.\n\n"
         + table(header, rows)
-        + note(INTERVALS, f"{ref('heldout.json')}, {ref('adults.json')}.")
+        + note(f"ECE of 15 bins. {INTERVALS}", f"{', '.join(map(ref, JUDGED))}.")
+    )
+
+
+def recalibration() -> str:
+    found = report("recalibration.json")
+    rows = []
+    for name, place in found["places"].items():
+        before, after = place["before"], place["after"]
+        row = [name, size(place)]
+        for figure in ("slope", "ece"):
+            quartiles = after[figure]
+            row += [
+                f"{before[figure]:.2f}",
+                f"{quartiles['median']:.2f} ({quartiles['lower']:.2f}–{quartiles['upper']:.2f})",
+            ]
+        rows.append(row)
+    header = ("place", "n / subjects", "slope", "slope after", "ECE", "ECE after")
+    return table(header, rows) + from_(
+        "recalibration.json",
+        f"After: {found['n_labelled']} radiographs labelled, the other subjects judge; median and",
+        f"quartiles of {found['n_draws']} draws.",
     )
 
 
 def uncertain() -> str:
     rows = []
-    for name, where in (("heldout.json", "held-out subjects"), ("adults.json", "adults")):
+    for name, where in JUDGED.items():
         found = report(name)
         part = found["uncertain"]
         rows.append(
@@ -430,7 +563,7 @@ def uncertain() -> str:
     return table(header, rows) + note(
         f"Operating point {report('heldout.json')['operating_point']}.",
         f"Coverage is the share that is not uncertain. {INTERVALS}",
-        f"{ref('heldout.json')}, {ref('adults.json')}.",
+        f"{', '.join(map(ref, JUDGED))}.",
     )
 
 
@@ -593,55 +726,68 @@ def spread() -> str:
     )
 
 
+CHESTS = {
+    "chest_xray": "children, held-out subjects",
+    "nih": "adults (NIH), held-out patients",
+    "rsna_normal": "the same, all normal",
+    "adults": "adults (NIH), the set of 101",
+    "originals": "full-size originals of children (most were trained on, small)",
+    "hannover": "Hannover, COVID-19",
+    "ieee8023": "case reports",
+    "openist": "India, normal",
+    "pk_tb": "Pakistan",
+    "tb_qatar": "tuberculosis, films photographed",
+    "figure1": "Figure 1, COVID-19",
+    "actualmed": "Actualmed",
+}
+OTHERS = {
+    "lateral_chest": "lateral chests",
+    "CT_slice": "CT slices",
+    "breast_ultrasound": "ultrasound of breasts",
+    "mammogram": "mammograms",
+    "hand": "hands",
+    "knee": "knees",
+    "knee_implant": "knees with implants",
+    "bone": "other bones",
+    "natural": "photographs",
+}
+
+
 def input_check() -> str:
     found = report("input_check.json")
-    sets = found["sets"]
-    corrupted = [of for of in sets.values() if "corruption" in of]
+    corrupted = found["corrupted"]
     fewest = min(corrupted, key=lambda of: of["accepted"] / of["n"])
     worst = (
-        f"held-out, the worst of {len(corrupted)} corruptions of severity 1 and 2: "
+        f"held-out children, the worst of {len(corrupted)} corruptions of severity 1 and 2: "
         f"{_words(fewest['corruption'])} ({fewest['level']})"
     )
+    everything = {key: sum(of[key] for of in corrupted) for key in ("n", "accepted")}
     rows = [
-        ["adults", *_accepted(sets["adults"])],
-        ["full-size originals (most were trained on, at 224 px)", *_accepted(sets["originals"])],
-        ["held-out subjects", *_accepted(sets["heldout"])],
-        [worst, *_accepted(fewest)],
-        ["held-out, all of these corruptions together", *_accepted(_sum(corrupted))],
-        ["photographs", *_refused(sets["natural"])],
-        ["bone X-rays", *_refused(sets["bone"])],
+        *([CHESTS[name], "accept", *_accepted(of)] for name, of in found["chests"].items()),
+        [worst, "accept", *_accepted(fewest)],
+        ["all of these corruptions together", "accept", *_accepted(everything)],
+        *([OTHERS[name], "refuse", *_accepted(of)] for name, of in found["others"].items()),
     ]
-    return table(("", "n", "accepted", "refused"), rows) + from_(
+    return table(("", "it should", "n", "accepted", "refused"), rows) + from_(
         "input_check.json",
-        f"Of the held-out files one in {found['heldout_every']} was asked about.",
+        f"Of the held-out children one in {found['heldout_every']} was corrupted.",
     )
-
-
-def _sum(sets: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    return {key: sum(of[key] for of in sets) for key in ("n", "accepted")}
 
 
 def _accepted(of: Mapping[str, Any]) -> list[str]:
     return [str(of["n"]), str(of["accepted"]), str(of["n"] - of["accepted"])]
 
 
-def _refused(of: Mapping[str, Any]) -> list[str]:
-    return [str(of["n"]), str(of["n"] - of["refused"]), str(of["refused"])]
-
-
 def negatives() -> str:
     found = report("input_check.json")
-    sets = found["sets"]
-    rows = []
-    for name, where in (("heldout", "held-out subjects"), ("adults", "adults")):
-        of = sets[f"negatives of {name}"]
-        rows.append(
-            [
-                where,
-                *(str(of[k]) for k in ("n", "noticed", "same_label")),
-                str(sets[name]["inverted"]),
-            ]
-        )
+    rows = [
+        [
+            CHESTS[name],
+            *(str(of[key]) for key in ("n", "negatives_noticed", "negatives_same_label")),
+            str(of["inverted"]),
+        ]
+        for name, of in found["chests"].items()
+    ]
     header = (
         "data",
         "n",
@@ -650,9 +796,7 @@ def negatives() -> str:
         "upright taken for a negative",
     )
     return table(header, rows) + from_(
-        "input_check.json",
-        f"Operating point {found['operating_point']}. Of the held-out files one in "
-        f"{found['heldout_every']} was asked about.",
+        "input_check.json", f"Operating point {found['operating_point']}."
     )
 
 
@@ -783,6 +927,14 @@ def sources() -> str:
     )
 
 
+def split() -> str:
+    rows = [
+        [source, size(of["all"]), size(of["heldout"])]
+        for source, of in report("data.json")["split"].items()
+    ]
+    return table(("source", "n / subjects", "of these held out"), rows) + _from_data()
+
+
 def _truths(of: dict[str, Any]) -> list[str]:
     return [str(of["truths"][truth]["n"]) for truth in bundle().manifest.finding.labels]
 
@@ -794,11 +946,17 @@ MADE_BY: dict[str, Callable[[], str]] = {
         details,
         training,
         heldout,
+        nih,
         adults,
+        elsewhere,
+        left_out,
+        evidence,
+        given_away,
         groups,
         views,
         predictive_values,
         calibration,
+        recalibration,
         uncertain,
         duplicates,
         stress_worst,
@@ -814,6 +972,7 @@ MADE_BY: dict[str, Callable[[], str]] = {
         files,
         external,
         sources,
+        split,
     )
 }
 """Every section by its name."""

@@ -9,7 +9,7 @@ import chestxray
 from chestxray import imaging
 from chestxray.dataset import read_dataset
 from chestxray.evaluation.evaluate import report_of, score_samples
-from chestxray.inference import BUNDLED, Predictor
+from chestxray.inference import BUNDLED, Prediction, Predictor
 from chestxray.inference.bundle import MODEL_FILE
 
 EXAMPLES = sorted((Path(chestxray.__file__).parent / "examples").glob("*.jpeg"))
@@ -23,9 +23,11 @@ def predictor() -> Predictor:
 def test_the_shipped_bundle_is_an_int8_resnet18_of_about_11_mb(predictor: Predictor) -> None:
     manifest = predictor.manifest
     assert manifest.precision == "int8"
-    assert manifest.training["config"]["network"] == "resnet18"
-    assert manifest.preprocessing.side_px == 224
-    assert manifest.evidence.shape == (7, 7)
+    assert manifest.training["config"]["network"] == "resnet18_os16"
+    assert manifest.preprocessing.side_px == 160
+    assert manifest.evidence.shape == (10, 10)
+    assert manifest.evidence.validated
+    assert manifest.population.age_years == ((1, 5), (18, 90))
     assert 10e6 < (BUNDLED / MODEL_FILE).stat().st_size < 12e6
 
 
@@ -50,16 +52,18 @@ def test_an_example_is_accepted_and_labelled_as_what_it_shows(
     (prediction,) = predictor.predict([imaging.read_file(example)])
     assert prediction.input_check.accepted
     assert prediction.label == example.name.split("-")[0].upper()
-    assert prediction.logit == pytest.approx(
-        prediction.evidence.mean() + _bias(predictor), abs=1e-3
-    )
+    assert prediction.logit == pytest.approx(_pooled(prediction) + _bias(predictor), abs=1e-3)
+
+
+def _pooled(prediction: Prediction) -> float:
+    return float(np.log(np.exp(prediction.evidence).mean()))
 
 
 def _bias(predictor: Predictor) -> float:
-    """The constant of logit = mean(evidence) + bias, from a picture of nothing."""
+    """The constant of logit = log(mean(exp(evidence))) + bias, from a picture of nothing."""
     nothing = imaging.Radiograph(np.full((224, 224), 0.5, np.float32), "PNG", 224, 224)
     (prediction,) = predictor.predict([nothing])
-    return float(prediction.logit - prediction.evidence.mean())
+    return float(prediction.logit) - _pooled(prediction)
 
 
 def test_the_manifests_figures_of_the_adults_can_be_measured_again(
