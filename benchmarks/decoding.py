@@ -21,8 +21,6 @@ from radiographs import Radiographs
 from table import run
 
 from chestxray import imaging
-from chestxray.imaging import Limits
-from chestxray.imaging.raster import decode_jpeg
 from chestxray.inference.bundle import Preprocessing
 
 SHRINK_TO_PX = Preprocessing.enough_px(224)
@@ -37,7 +35,7 @@ N_PNGS = 8
 def measure(files: Sequence[Radiographs], *, rounds: int, seconds: float) -> list[Row]:
     """A row for each kind of file: read, stretched to 224 px and normalised."""
     originals = files[0].contents()
-    pixels = [decode_jpeg(data, Limits()).pixels for data in originals[:N_PNGS]]
+    pixels = [imaging.read(data).pixels for data in originals[:N_PNGS]]
     random = np.random.default_rng(0)
     cases: dict[str, Callable[[], object]] = {
         **{f"JPEG, {of.kind}": _reading(of.contents()) for of in files},
@@ -56,7 +54,7 @@ def _reading(contents: Sequence[bytes]) -> Callable[[], object]:
 
 def _decoding_in_full(contents: Sequence[bytes]) -> Callable[[], object]:
     files = cycle(contents)
-    return lambda: _input(decode_jpeg(next(files), Limits()))
+    return lambda: _input(imaging.read(next(files)))
 
 
 def _input(radiograph: imaging.Radiograph) -> object:

@@ -30,8 +30,7 @@ from radiographs import Radiographs
 from serving import AT, SERVE, loaded
 from table import run
 
-from chestxray.imaging import Limits, Radiograph, resize
-from chestxray.imaging.raster import decode_jpeg
+from chestxray.imaging import Radiograph, read, resize
 from chestxray.inference import Prediction, Predictor
 from chestxray.inference.bundle import Preprocessing
 
@@ -89,7 +88,7 @@ def _count(n: int, what: str) -> str:
 def _decoders(files: Radiographs, *, rounds: int, seconds: float) -> list[Row]:
     contents = files.contents()
     decoders: dict[str, Decode] = {
-        "Pillow, not shrunk": partial(decode_jpeg, limits=Limits()),
+        "Pillow, not shrunk": read,
         **{f"Pillow, shrunk to {px} px or more": _pillow(px) for px in FLOORS_PX},
     }
 
@@ -115,7 +114,7 @@ def _decoders(files: Radiographs, *, rounds: int, seconds: float) -> list[Row]:
 
 
 def _pillow(floor_px: int) -> Decode:
-    return partial(decode_jpeg, limits=Limits(), shrink_to_px=floor_px)
+    return partial(read, shrink_to_px=floor_px)
 
 
 def _moved(answers: Sequence[Prediction], full: Sequence[Prediction]) -> str:

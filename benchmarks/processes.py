@@ -47,6 +47,10 @@ class Server:
         """Resident memory of its largest process: a worker always is."""
         return max(resident_mb_of(_read(pid, "status")) for pid in self._pids())
 
+    def all_memory_mb(self) -> float:
+        """Resident memory of all its processes; what several have counts once."""
+        return sum(share_mb_of(_read(pid, "smaps_rollup")) for pid in self._pids())
+
     def wait_until_quiet(self) -> None:
         """Return when it computes nothing any more: what clients gave up on, it may still do.
 
@@ -66,7 +70,8 @@ class Server:
         while found:
             pid = found.pop()
             yield pid
-            found += [int(child) for child in _read(pid, f"task/{pid}/children").split()]
+            for task in (Path("/proc") / str(pid) / "task").iterdir():  # any thread may start some
+                found += [int(child) for child in _read(pid, f"task/{task.name}/children").split()]
 
 
 def cpu_s_of(stat: str) -> float:
@@ -81,6 +86,14 @@ def resident_mb_of(status: str) -> float:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024 / 1e6
     return 0.0  # a process that is just ending has none
+
+
+def share_mb_of(smaps_rollup: str) -> float:
+    """Pss in /proc/PID/smaps_rollup, in MB of a million bytes: of shared pages its share."""
+    for line in smaps_rollup.splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    return 0.0
 
 
 def _read(pid: int, name: str) -> str:

@@ -1,20 +1,22 @@
 """Real files of ../shared/data/dicom: chests are read upright and air-dark, others refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from chestxray.assessment import Choices, Registry, assess
+from chestxray.assessment import Choices, Registry, assess, read_bundles
 from chestxray.imaging import read_file
 from chestxray.inference import Predictor
+from factories.bundles import write_tiny_bundle
 
 CHESTS = ("966_fixed", "RG1_J2KI", "RG1_JLSN", "chest_jpeg_baseline",
           "chest_jpeg_baseline_monochrome1", "gdcm-CR-MONO1-10-chest")  # fmt: skip
 OTHERS = {
     "CT_small": "wrong_modality",
     "OBXXXX1A_2frame": "wrong_modality",
-    "SC_rgb": "wrong_modality",
+    "SC_rgb": "colour",
     "RG2_JLSL": "wrong_body_part",
 }
 
@@ -63,7 +65,8 @@ def test_what_is_no_chest_is_refused_by_its_own_code(
     name: str, predictor: Predictor, shared_data: Path
 ) -> None:
     data = (shared_data / "dicom" / f"{name}.dcm").read_bytes()
-    (assessment,) = assess(data, [Registry({"shipped": predictor}).assessor()])
+    any_age = Choices(population="warn")
+    (assessment,) = assess(data, [Registry({"shipped": predictor}).assessor(choices=any_age)])
     assert (assessment.outcome, assessment.error.code) == ("refused", OTHERS[name])
 
 
@@ -71,13 +74,14 @@ ADULTS = ("RG1_J2KI", "RG1_JLSN", "chest_jpeg_baseline", "chest_jpeg_baseline_mo
 
 
 @pytest.mark.parametrize("name", ADULTS)
-def test_adults_are_refused_by_default_and_answered_with_a_warning(
-    name: str, predictor: Predictor, shared_data: Path
+def test_adults_are_refused_by_who_knows_children_or_answered_with_a_warning(
+    name: str, tmp_path: Path, shared_data: Path
 ) -> None:
     data = (shared_data / "dicom" / f"{name}.dcm").read_bytes()
-    registry = Registry({"shipped": predictor})
-    (refused,) = assess(data, [registry.assessor()])
-    (warned,) = assess(data, [registry.assessor(choices=Choices(population="warn"))])
+    registry = Registry.of(read_bundles([("tiny", write_tiny_bundle(tmp_path))]))
+    refusing = Choices(input_check="warn")
+    (refused,) = assess(data, [registry.assessor(choices=refusing)])
+    (warned,) = assess(data, [registry.assessor(choices=replace(refusing, population="warn"))])
     assert refused.error.code == "outside_population"
     assert warned.outcome == "answered"
     assert str(refused.error) in warned.warnings

@@ -13,7 +13,8 @@
     ├── LimitError                   more than is accepted: send less
     │   ├── TooManyBytesError
     │   ├── TooManyPixelsError
-    │   └── TooManyFilesError
+    │   ├── TooManyFilesError
+    │   └── TooCostlyError           decoding it was given up
     ├── RefusedError                 readable, but not what the model may judge
     │   ├── TooSmallError
     │   ├── WrongModalityError       what a DICOM file says of itself
@@ -108,6 +109,12 @@ class TooManyPixelsError(LimitError):
 
 class TooManyFilesError(LimitError):
     code = "too_many_files"
+
+
+class TooCostlyError(LimitError):
+    """Decoding a file takes more time or memory than a picture of its size can need."""
+
+    code = "too_costly"
 
 
 class RefusedError(ChestXrayError):

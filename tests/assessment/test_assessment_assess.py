@@ -2,6 +2,8 @@
 
 import gc
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from chestxray.assessment import (
     Assessment,
     Choices,
+    MemoryBudget,
     Registry,
     assess,
     assess_all,
@@ -167,6 +170,23 @@ def test_a_file_that_cannot_be_decoded_is_tried_once_for_all_bundles(registry: R
     assessments = assess(opened, registry.assessors())
     assert [assessment.error.code for assessment in assessments] == ["damaged_file"] * 2
     assert tries == [448]
+
+
+def test_files_that_are_assessed_at_the_same_time_share_a_budget(registry: Registry) -> None:
+    held: list[int] = []
+
+    class Watched(MemoryBudget):
+        @contextmanager
+        def share(self, n_bytes: int) -> Iterator[None]:
+            with super().share(n_bytes):
+                held.append(n_bytes)
+                yield
+
+    file = open_file(CHEST)
+    (alone,) = assess(CHEST, [registry.assessor()])
+    (with_others,) = assess(CHEST, [registry.assessor()], budget=Watched(1))
+    assert said(with_others) == said(alone)
+    assert held == [file.memory_bytes]
 
 
 def test_limits_hold(registry: Registry) -> None:

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 from pydicom import uid
 
 from factories import dicom_files, images
@@ -94,6 +95,13 @@ JPEG: dict[str, Make] = {
     "100 scans of CMYK": partial(progressive, SIDE_PX, 4, 99),
     "30 scans of CMYK, and all means": partial(progressive, SIDE_PX, 4, 29, whole=True),
     "20 scans of CMYK, no means": partial(progressive, SIDE_PX, 4, 20),
+    "24 scans of CMYK, and all means": partial(progressive, SIDE_PX, 4, 20, whole=True),
+    "a scan for each component of CMYK": lambda: jpeg_of(
+        adobe(4),
+        tables(),
+        frame_header(0xC0, SIDE_PX, components=4),
+        *(scan([number]) + bytes((SIDE_PX // 8) ** 2 // 4 + 1) for number in (1, 2, 3, 4)),
+    ),
     "20 scans of RGB, no means": partial(progressive, SIDE_PX, 3, 20),
     "CMYK without data": partial(baseline, SIDE_PX, 4),
     "grey without data": partial(baseline, SIDE_PX, 1),
@@ -410,7 +418,7 @@ JPEG_2000: dict[str, Make] = {
         siz(SIDE_PX), cod(layers=30, precincts=b"\x66" * 6), qcd(), tile_part()
     ),
     "as many code-blocks as are accepted": lambda: j2k_dicom(
-        siz(SIDE_PX, offset=2**20 + 3), cod(block=(3, 2)), qcd(), tile_part()
+        siz(SIDE_PX, offset=2**20 + 3), cod(block=(3, 3)), qcd(), tile_part()
     ),
     "segments without end": partial(segments_without_end, 60_000),
     "as many segments as are accepted": partial(segments_without_end, 18_000),
@@ -710,7 +718,15 @@ HOSTILE: dict[str, Make] = {
 
 
 BEYOND_THE_WALKS: dict[str, Make] = {
-    "JPEG: 24 scans of CMYK, and all means": partial(progressive, SIDE_PX, 4, 20, whole=True),
     "JPEG 2000: 88 passes over every sample": partial(passes_over_every_sample, SIDE_PX),
+    "JPEG 2000: 88 passes over a small picture": partial(passes_over_every_sample, 3000),
+    "JPEG-LS: data that mean nothing": lambda: dicom_of(
+        jpeg_of(
+            frame_header(0xF7, SMALL_PX, bits=12),
+            scan([1], 0, 0),
+            np.random.default_rng(0).bytes(10_000).replace(b"\xff", b"\xfe"),
+        ),
+        uid.JPEGLSLossless,
+    ),
 }
-"""What asks for no more than a picture may, and so is decoded: 480 MB, or many seconds."""
+"""What asks for no more than a picture may, and so is decoded, for seconds."""

@@ -43,6 +43,26 @@ def mpo() -> bytes:
     return _saved(image, "MPO", save_all=True, append_images=[image])
 
 
+def with_second_picture(
+    second: bytes, *, first: NDArray[np.uint8] | None = None, xmp: bytes = b"", order: str = "<"
+) -> bytes:
+    """A JPEG with an index of two pictures (CIPA DC-007), the second behind it; XMP may go before.
+
+    The sizes and offsets in the index are zero: a reader need not believe them.
+    """
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    entries = [
+        struct.pack(f"{order}HHI4s", 0xB000, 7, 4, b"0100"),
+        struct.pack(f"{order}HHII", 0xB001, 4, 1, 2),
+        struct.pack(f"{order}HHII", 0xB002, 7, 32, 50),
+    ]
+    index = mark + struct.pack(f"{order}IH", 8, 3) + b"".join(entries) + bytes(4 + 32)
+    data = with_segment(jpeg(smooth() if first is None else first), 0xE2, b"MPF\0" + index)
+    if xmp:
+        data = with_segment(data, 0xE1, b"http://ns.adobe.com/xap/1.0/\0" + xmp)
+    return data + second
+
+
 def apng() -> bytes:
     first, second = _image(smooth(), "L"), _image(smooth()[::-1], "L")
     return _saved(first, "PNG", save_all=True, append_images=[second])

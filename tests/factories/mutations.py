@@ -136,6 +136,9 @@ def _dicom_files() -> dict[str, bytes]:
         "dicom, modality LUT": dicom_files.dicom(values, ModalityLUTSequence=[table]),
         "dicom, two frames": dicom_files.dicom(values, NumberOfFrames=2),
         "dicom, colour": dicom_files.dicom(values, SamplesPerPixel=3),
+        "dicom, CT": dicom_files.dicom(values, Modality="CT"),
+        "dicom, knee": dicom_files.dicom(values, BodyPartExamined="KNEE"),
+        "dicom, lateral": dicom_files.dicom(values, ViewPosition="LL"),
     }
     ds = dicom_files.data_set(values, VOILUTSequence=[table])
     for syntax in dicom_files.NATIVE:

@@ -9,7 +9,7 @@ from chestxray.imaging.synthetic import synthetic_radiograph
 from factories import images
 
 AGE_IS_NOT_KNOWN = (
-    "the patient's age is not known: the model was trained only on patients aged 1 to 5 years"
+    "the patient's age is not known: the model is meant only for patients aged 1 to 5 years"
 )
 """The warning of every answer to a picture that says nothing of its patient's age."""
 

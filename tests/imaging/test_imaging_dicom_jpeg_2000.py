@@ -18,8 +18,8 @@ SYNTAXES = (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless)
 
 
 def walked(frame: bytes) -> bytes:
-    found = codestream_of(frame)
-    return bounded(found, siz_of(found))
+    found = codestream_of(memoryview(frame))
+    return bytes(bounded(found, siz_of(found)))
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.name)

@@ -5,6 +5,7 @@ written down per case or is pydicom's own LUT and window, which the reader does 
 """
 
 import itertools
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from pydicom import Dataset, uid
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.uid import UID
 
+from chestxray.errors import DamagedFileError
 from chestxray.imaging import Acquisition, read
 from chestxray.imaging.dicom import greyscale
 from chestxray.imaging.dicom.acquisition import FOR_PROCESSING, NO_MODALITY
 from chestxray.imaging.dicom.frame import TRANSFER_SYNTAXES
+from chestxray.imaging.dicom.greyscale import EMPTY_LUT, SHORT_LUT
 from factories.dicom_files import (
     COMPRESSED,
     ENCODERS,
@@ -285,6 +288,48 @@ def test_entries_of_a_look_up_table_may_lie_in_bytes():
     for table in (in_words, in_bytes):
         pixels = read(dicom(values, bits=8, VOILUTSequence=[table])).pixels
         assert np.abs(pixels - expected).max() < 1e-6
+
+
+def test_a_look_up_table_without_content_leaves_the_window_beside_it():
+    values, table = phantom(12, 64), lut(0, np.arange(4096) * 16, 16)
+    window = {"WindowCenter": "1500", "WindowWidth": "2000"}
+    headless, without_data, said = (deepcopy(table) for _ in range(3))
+    del headless.LUTDescriptor
+    del without_data.LUTData
+    del said.LUTDescriptor, said.LUTData
+    said.LUTExplanation = "normal"
+    expected = read(dicom(values, **window)).pixels
+    for empty in (Dataset(), said, headless, without_data):
+        radiograph = read(dicom(values, VOILUTSequence=[empty], **window))
+        assert np.array_equal(radiograph.pixels, expected)
+        assert radiograph.warnings == (EMPTY_LUT,)
+        radiograph = read(dicom(values, VOILUTSequence=[empty, table], **window))
+        assert np.array_equal(radiograph.pixels, read(dicom(values, VOILUTSequence=[table])).pixels)
+        radiograph = read(dicom(values, ModalityLUTSequence=[empty], **window))
+        assert np.array_equal(radiograph.pixels, expected)
+    alone = read(dicom(values, VOILUTSequence=[Dataset()]))
+    assert np.array_equal(alone.pixels, read(dicom(values)).pixels)
+
+
+@pytest.mark.parametrize("keyword", ["VOILUTSequence", "ModalityLUTSequence"])
+@pytest.mark.parametrize("missing", [1, 2, 16])
+def test_for_a_few_missing_entries_of_a_look_up_table_its_last_one_stands(keyword, missing):
+    values, entries = phantom(12, 64), np.arange(4096) * 16
+    entries[-missing:] = entries[-missing - 1]
+    short = lut(0, entries, 16)
+    whole = deepcopy(short)
+    short.LUTData = short.LUTData[: -2 * missing]
+    radiograph = read(dicom(values, **{keyword: [short]}))
+    assert np.array_equal(radiograph.pixels, read(dicom(values, **{keyword: [whole]})).pixels)
+    assert radiograph.warnings == (SHORT_LUT,)
+
+
+def test_a_look_up_table_of_which_much_is_missing_is_damaged():
+    short = lut(0, np.arange(4096) * 16, 16)
+    for kept_bytes in (2, 4096, 2 * (4096 - 17)):
+        short.LUTData = bytes(kept_bytes)
+        with pytest.raises(DamagedFileError):
+            read(dicom(phantom(12, 64), VOILUTSequence=[short]))
 
 
 def test_a_look_up_table_of_65536_entries_says_that_it_has_none():

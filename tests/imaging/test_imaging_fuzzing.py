@@ -58,6 +58,7 @@ def test_mutants_give_a_radiograph_or_one_of_our_errors_in_bounded_time():
         "too_small",
         "wrong_modality",
         "wrong_body_part",
+        "wrong_view",
         "outside_population",
         "multi_frame",
         "colour",

@@ -29,7 +29,6 @@ READ = {
     "JPEG 2000: as many tiles and layers as are accepted",
     "JPEG 2000: as many layers and precincts as are accepted",
     "JPEG 2000: as many code-blocks as are accepted",
-    "JPEG 2000: as many segments as are accepted",
     "elements: a modality table of 60 MB",
     "elements: a VOI table of 60 MB",
     "elements: a private element of 60 MB",
@@ -49,12 +48,11 @@ def test_a_hostile_file_takes_little_time_and_memory(kind):
 
 
 @pytest.mark.parametrize("kind", BEYOND_THE_WALKS)
-def test_what_no_walk_can_refuse_takes_half_a_gigabyte_or_seconds(kind):
-    """libjpeg keeps 2 bytes of each sample until the last scan, and Pillow 4 of each pixel."""
+def test_a_frame_that_takes_more_than_its_size_needs_is_given_up(kind):
     taken = read_apart(BEYOND_THE_WALKS[kind]())
-    assert taken.outcome == "read"
-    assert taken.cpu_s < 18
-    assert taken.peak_mb < 500
+    assert taken.outcome in {"too_costly", "damaged_file"}
+    assert taken.cpu_s < MOST_CPU_S
+    assert taken.peak_mb < MOST_MB
 
 
 def test_a_picture_of_few_bytes_is_read_if_they_may_be_all_of_it():

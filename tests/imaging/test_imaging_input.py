@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chestxray.imaging import Limits, normalise, read, read_file, resize, to_input
-from chestxray.imaging.raster import decode_jpeg
+from chestxray.imaging import normalise, read, read_file, resize, to_input
+from chestxray.imaging.network_input import shrink, stretch
 from chestxray.imaging.synthetic import synthetic_radiograph
 from factories import images
 from factories.images import smooth
@@ -18,6 +18,26 @@ def test_resize_is_pillows_antialiased_bicubic():
     pixels = smooth(300, 500) / np.float32(255)
     by_pillow = Image.fromarray(pixels).resize((224, 224), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(resize(pixels, 224), np.asarray(by_pillow))
+
+
+@pytest.mark.parametrize(
+    ("shape", "most"), [((700, 900), 0), ((2000, 2200), 0), ((80, 60_000), 0), ((60_000, 80), 1e-6)]
+)
+@pytest.mark.parametrize("sides", [(224, 224), (10, 50), (512, 3)])
+def test_a_large_picture_is_resized_as_by_pillow(shape, most, sides):
+    """Of a very high one Pillow changes the height first, which rounds otherwise."""
+    pixels = np.random.default_rng(0).random(shape, np.float32)
+    by_pillow = Image.fromarray(pixels).resize(sides[::-1], Image.Resampling.BICUBIC)
+    found = stretch(pixels, *sides)
+    np.testing.assert_allclose(found, np.asarray(by_pillow).clip(0, 1), rtol=0, atol=most)
+
+
+@pytest.mark.parametrize("shape", [(2000, 3001), (1999, 1003), (70_000, 9), (10, 11)])
+def test_a_picture_that_is_shrunk_some_rows_at_a_time_is_the_same_to_the_bit(shape):
+    pixels = np.random.default_rng(0).random(shape, np.float32)
+    for factor in (2, 3):
+        by_pillow = Image.fromarray(pixels).reduce(factor)
+        np.testing.assert_array_equal(shrink(pixels, min(shape) // factor), np.asarray(by_pillow))
 
 
 def test_resize_stays_within_zero_and_one():
@@ -65,7 +85,7 @@ def test_a_jpeg_is_shrunk_as_far_as_both_sides_allow(height, width, factor):
 
 def test_shrinking_leaves_the_input_of_a_phantom_alone():
     data = images.jpeg(np.uint8(np.round(synthetic_radiograph(3, 1000) * 255)))
-    shrunk, full = (decode_jpeg(data, Limits(), shrink_to_px) for shrink_to_px in (448, None))
+    shrunk, full = (read(data, shrink_to_px=px) for px in (448, None))
     assert shrunk.pixels.shape == (500, 500)
     assert full.pixels.shape == (1000, 1000)
     assert np.abs(resize(shrunk.pixels, 224) - resize(full.pixels, 224)).mean() * 255 < 0.3

@@ -3,8 +3,10 @@
 import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
@@ -164,6 +166,46 @@ def test_other_formats_are_not_supported(data):
         read(data)
 
 
+def saved(form: str, **options) -> bytes:
+    """A picture as Pillow writes it in another format."""
+    stream = BytesIO()
+    Image.fromarray(G).save(stream, form, **options)
+    return stream.getvalue()
+
+
+NAMED = {
+    "TIFF": lambda: saved("TIFF"),
+    "TIFF, big-endian": lambda: b"MM\0*\0\0\0\x08" + bytes(60),
+    "TIFF of more than 4 GB": lambda: b"II+\0\x08\0\0\0" + bytes(60),
+    "BMP": lambda: saved("BMP"),
+    "WebP": lambda: saved("WEBP"),
+    "GIF": images.gif,
+    "HEIC": lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(60),
+    "HEIC of a newer phone": lambda: b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(60),
+    "AVIF": lambda: b"\0\0\0\x18ftypavif\0\0\0\0mif1avif" + bytes(60),
+    "JPEG 2000": lambda: imagecodecs.jpeg2k_encode(G, codecformat="JP2"),
+    "JPEG 2000 codestream": lambda: imagecodecs.jpeg2k_encode(G, codecformat="J2K"),
+    "JPEG-LS": lambda: imagecodecs.jpegls_encode(G),
+    "JPEG-LS with presets": lambda: images.with_segment(
+        imagecodecs.jpegls_encode(G), 0xF8, b"\1" + bytes(10)
+    ),
+    "JPEG XL": lambda: b"\xff\x0a" + bytes(60),
+    "PDF": lambda: b"%PDF-1.7\n" + bytes(60),
+}
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_formats_that_people_have_besides_are_named(kind):
+    form = kind.split(",")[0].split(" of ")[0].split(" with ")[0].removesuffix(" codestream")
+    with pytest.raises(UnsupportedFormatError, match=f"the file is a {form}: send a JPEG, PNG or"):
+        read(NAMED[kind]())
+
+
+def test_a_text_is_not_taken_for_a_bitmap():
+    with pytest.raises(UnsupportedFormatError, match="neither a JPEG nor a PNG nor DICOM"):
+        read(b"BMI,age\n" + b"21,45\n" * 20)
+
+
 def test_an_empty_file_is_empty():
     with pytest.raises(EmptyFileError):
         read(b"")
@@ -175,9 +217,48 @@ def test_several_pictures_in_one_file_are_refused(data):
         read(data)
 
 
-def test_an_ultra_hdr_photograph_is_one_picture():
-    data = images.with_segment(images.mpo(), 0xE1, b'http://ns.adobe.com/ hdrgm:Version="1.0"')
-    assert read(data).pixels.shape == G.shape
+PREVIEW = images.jpeg(smooth(30, 40))
+AS_LARGE = images.jpeg(smooth(60, 80))
+ULTRA_HDR = b'<rdf:Description hdrgm:Version="1.0"/>'
+ISO_GAIN_MAP = images.with_segment(AS_LARGE, 0xE2, b"urn:iso:std:iso:ts:21496:-1\0" + bytes(8))
+APPLE_GAIN_MAP = images.with_segment(
+    AS_LARGE, 0xE1, b"http://ns.adobe.com/xap/1.0/\0urn:com:apple:photo:2020:aux:hdrgainmap"
+)
+PHOTOGRAPHS = {
+    "a preview": images.with_second_picture(PREVIEW),
+    "a preview, big-endian": images.with_second_picture(PREVIEW, order=">"),
+    "two previews": images.with_second_picture(PREVIEW + PREVIEW),
+    "a preview behind padding": images.with_second_picture(bytes(5000) + PREVIEW),
+    "a preview in colour": images.with_second_picture(
+        images.jpeg(np.full((9, 9, 3), 9, "u1"), "RGB")
+    ),
+    "Ultra HDR": images.with_second_picture(AS_LARGE, xmp=ULTRA_HDR),
+    "Ultra HDR in single quotes": images.with_second_picture(
+        AS_LARGE, xmp=ULTRA_HDR.replace(b'"', b"'")
+    ),
+    "a small gain map": images.with_second_picture(PREVIEW, xmp=ULTRA_HDR),
+    "ISO 21496-1": images.with_second_picture(ISO_GAIN_MAP),
+    "Apple": images.with_second_picture(APPLE_GAIN_MAP),
+    "what is no picture": images.with_second_picture(b"\xff\xd8\xff and no more"),
+    "nothing": images.with_second_picture(b""),
+}
+
+
+@pytest.mark.parametrize("kind", PHOTOGRAPHS)
+def test_of_a_photograph_with_a_preview_or_gain_map_the_first_picture_is_read(kind):
+    radiograph = read(PHOTOGRAPHS[kind])
+    assert np.array_equal(radiograph.pixels, read(images.jpeg(smooth())).pixels)
+    assert radiograph.warnings == ()
+
+
+@pytest.mark.parametrize("second", [AS_LARGE, PREVIEW + AS_LARGE, images.jpeg(smooth(90, 90))])
+def test_of_two_pictures_of_a_size_none_is_chosen(second):
+    with pytest.raises(AnimatedFileError):
+        read(images.with_second_picture(second))
+
+
+def test_what_no_index_names_is_ignored_behind_the_picture():
+    assert read(images.jpeg(G) + AS_LARGE + bytes(9)).pixels.shape == G.shape
 
 
 CUT = [

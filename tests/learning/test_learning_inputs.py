@@ -154,11 +154,11 @@ def test_a_file_that_is_gone_is_one_that_cannot_be_read(tmp_path, tiny_config):
 
 
 def test_files_are_read_that_are_of_what_the_config_says_whatever_the_age(tmp_path, tiny_config):
-    files = {"NORMAL/adult.dcm": dicom(PatientAge="045Y"), "PNEUMONIA/p.dcm": dicom(Modality="RG")}
+    files = {"NORMAL/adult.dcm": dicom(PatientAge="045Y"), "PNEUMONIA/p.dcm": dicom(Modality="MG")}
     samples = read_dataset(write_files(tmp_path, files), LABELS)
-    levels = decode(samples, tiny_config(age_years=[1, 5], modalities=["CR", "RG"]))
+    levels = decode(samples, tiny_config(age_years=[1, 5], modalities=["CR", "MG"]))
     assert levels.shape == (2, 64, 64)
-    with pytest.raises(DatasetError, match=r"PNEUMONIA/p\.dcm: the modality is not CR or DX"):
+    with pytest.raises(DatasetError, match=r"p\.dcm: the modality \(Modality\) is MG, not CR"):
         decode(samples, tiny_config())
 
 

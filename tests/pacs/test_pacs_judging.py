@@ -1,18 +1,20 @@
 """One instance becomes an answer or a refusal with its reason."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from chestxray.assessment import Registry, read_bundles
+from chestxray.assessment import Registry
 from chestxray.imaging import Limits
 from chestxray.pacs.config import Route
 from chestxray.pacs.identity import author_of, sop_instance_uid
 from chestxray.pacs.judging import Answer, Refusal, judge
 from factories.bundles import OTHER_FINDING, POPULATION
 from factories.dicom_files import DX, data_set, dicom
+from factories.hostile import passes_over_every_sample
 from factories.pacs import OVERLAY, REPORT, comments, tiny_predictor
 
 OF_ADULTS = POPULATION | {"age_years": [18, 90]}
@@ -118,6 +120,9 @@ def test_the_first_route_that_fits_decides(registry: Registry) -> None:
         ({"modality": ["DX"]}, "not_routed"),
         ({"body_part": ["HAND"]}, "not_routed"),
         ({"calling_ae": ["OTHER"]}, "not_routed"),
+        ({"modality": [""]}, "not_routed"),
+        ({"body_part": [""]}, "not_routed"),
+        ({"body_part": ["THORAX"]}, "not_routed"),
         ({"operating_point": "screening"}, None),
     ],
 )
@@ -126,6 +131,30 @@ def test_what_no_route_fits_is_refused(
 ) -> None:
     found = judge(dicom(), "SENDER", registry, [route(**rule)], Limits())
     assert (found.reason if isinstance(found, Refusal) else None) == reason
+
+
+@pytest.mark.parametrize(
+    ("rule", "attributes"),
+    [
+        ({"modality": ["DX"]}, {"Modality": "DR"}),
+        ({"modality": ["DR"]}, {"Modality": "DR"}),
+        ({"modality": ["CR"]}, {"Modality": "RG"}),
+        ({"modality": [""]}, {"Modality": "OT"}),
+        ({"modality": ["OT"]}, {"Modality": "OT"}),
+        ({"body_part": ["CHEST"]}, {"BodyPartExamined": "PORT CHEST"}),
+        ({"body_part": ["CHEST"]}, {"BodyPartExamined": "THORAX"}),
+        ({"body_part": ["THORAX"]}, {"BodyPartExamined": "THORAX"}),
+        ({"body_part": ["CHEST"]}, {"BodyPartExamined": "BRUST"}),
+        ({"body_part": [""]}, {"BodyPartExamined": "UNKNOWN"}),
+        ({"body_part": ["Ward 3"]}, {"BodyPartExamined": "WARD 3"}),
+    ],
+    ids=str,
+)
+def test_a_route_names_what_words_mean_or_the_words_themselves(
+    registry: Registry, rule: dict[str, Any], attributes: dict[str, Any]
+) -> None:
+    found = judge(dicom(**attributes), "SENDER", registry, [route(**rule)], Limits())
+    assert isinstance(found, Answer)
 
 
 @pytest.mark.parametrize(
@@ -150,6 +179,12 @@ def test_what_cannot_be_judged_is_refused_by_its_code(
 def test_a_limit_is_a_refusal(registry: Registry) -> None:
     found = judge(dicom(), "SENDER", registry, [route()], Limits(max_pixels=100))
     assert found == Refusal("too_many_pixels")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are limited on Linux")
+def test_a_frame_whose_decoding_is_given_up_is_refused_as_any_other(registry: Registry) -> None:
+    data = passes_over_every_sample(2000)
+    assert judge(data, "SENDER", registry, [route()], Limits()) == Refusal("too_costly")
 
 
 def test_what_is_no_chest_is_refused_or_answered_as_the_route_says(registry: Registry) -> None:
@@ -256,7 +291,7 @@ def test_one_bundle_answers_the_same_whoever_else_is_there(registry: Registry) -
     assert first == second
 
 
-SHIPPED_KNOWS = {
+PUBLISHED = {
     "966_fixed": None,
     "gdcm-CR-MONO1-10-chest": None,
     "RG1_J2KI": "outside_population",
@@ -267,13 +302,14 @@ SHIPPED_KNOWS = {
 """Published chests; of two the age is not known, the others are adults."""
 
 
-def test_the_shipped_bundle_refuses_adults_of_a_known_age_or_warns(shared_data: Path) -> None:
-    shipped = Registry.of(read_bundles([]))
-    for name, reason in SHIPPED_KNOWS.items():
+def test_a_bundle_that_knows_children_refuses_adults_of_a_known_age_or_warns(
+    shared_data: Path, registry: Registry
+) -> None:
+    for name, reason in PUBLISHED.items():
         data = (shared_data / "dicom" / f"{name}.dcm").read_bytes()
-        found = judge(data, "SENDER", shipped, [Route(destination="archive")], Limits())
+        found = judge(data, "SENDER", registry, [route(input_check="warn")], Limits())
         assert (found.reason if isinstance(found, Refusal) else None) == reason
-        warning = Route(destination="archive", population="warn")
-        answer = judge(data, "SENDER", shipped, [warning], Limits())
+        warning = route(input_check="warn", population="warn")
+        answer = judge(data, "SENDER", registry, [warning], Limits())
         assert isinstance(answer, Answer)
         assert any("aged 1 to 5 years" in text for text in comments(answer.data_sets[-1]))

@@ -397,7 +397,7 @@ def test_a_group_is_the_same_whoever_stands_beside_it() -> None:
 
 
 def test_a_bundle_that_refuses_is_named_with_its_reason_in_its_place() -> None:
-    lateral = WrongViewError("the view is not AP or PA")
+    lateral = WrongViewError("the view (ViewPosition) is LATERAL, not AP or PA")
     for assessments, words in {
         (answered(), assessed(OTHER, error=ADULT)): (
             f"Pleural effusion is not assessed by other (bundle_sha256={OTHER_BUNDLE}): "

@@ -7,6 +7,7 @@ Does not: know of HTTP, terminals, archives or DICOM's network.
 """
 
 from chestxray.assessment.assess import Assessment, Assessor, Stage, Stopwatch, assess, assess_all
+from chestxray.assessment.decoding import MemoryBudget
 from chestxray.assessment.policy import Choice, Choices, Policy
 from chestxray.assessment.registry import Registry, named, put_to_work, read_bundles
 
@@ -15,6 +16,7 @@ __all__ = [
     "Assessor",
     "Choice",
     "Choices",
+    "MemoryBudget",
     "Policy",
     "Registry",
     "Stage",

@@ -16,7 +16,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-from chestxray.assessment.decoding import DEFAULT_LIMITS, Decoded, opened
+from chestxray.assessment.decoding import (
+    DEFAULT_LIMITS,
+    THREADS_MEMORY_BYTES,
+    Decoded,
+    MemoryBudget,
+    opened,
+)
 from chestxray.assessment.policy import Policy
 from chestxray.errors import (
     CannotOpenError,
@@ -110,8 +116,11 @@ def assess(
     *,
     limits: Limits = DEFAULT_LIMITS,
     stopwatch: Stopwatch = untimed,
+    budget: MemoryBudget | None = None,
 ) -> list[Assessment]:
     """What each of ``assessors`` decides of a file.
+
+    Whoever assesses several at the same time gives them a ``budget``.
 
     Raises:
         OSError: from what loads the file; what is wrong with the file itself is an assessment.
@@ -122,7 +131,8 @@ def assess(
     except OF_THE_FILE as exc:
         return [Assessment(assessor, error=_alone(exc)) for assessor in assessors]
     decoded = Decoded(source)
-    return [_assessed(source, decoded, assessor, stopwatch) for assessor in assessors]
+    with nullcontext() if budget is None else budget.share(source.memory_bytes):
+        return [_assessed(source, decoded, assessor, stopwatch) for assessor in assessors]
 
 
 def assess_all(
@@ -142,8 +152,10 @@ def assess_all(
         OSError: see :func:`assess`.
     """
 
+    budget = MemoryBudget(threads * THREADS_MEMORY_BYTES)
+
     def work(file: F) -> R:
-        return then(file, assess(file, assessors, limits=limits))
+        return then(file, assess(file, assessors, limits=limits, budget=budget))
 
     pending: deque[Future[R]] = deque()
     with ThreadPoolExecutor(threads) as pool:

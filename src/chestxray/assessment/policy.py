@@ -21,6 +21,7 @@ from chestxray.errors import (
     WrongViewError,
 )
 from chestxray.imaging import Acquisition
+from chestxray.imaging.terms import body_part_of, modality_of
 from chestxray.inference import Manifest, Population, Prediction
 
 Choice = Literal["refuse", "warn"]
@@ -83,12 +84,12 @@ class Policy:
         elif age_years is None:
             warnings.append(
                 "the patient's age is not known: "
-                f"the model was trained only on patients aged {ages}"
+                f"the model is meant only for patients aged {ages}"
             )
         elif not self.knows.knows_age(age_years):
             outside = (
                 "the patient is not of an age that the model knows: "
-                f"it was trained only on patients aged {ages}"
+                f"the model is meant only for patients aged {ages}"
             )
             if self.choices.population == "refuse":
                 raise OutsidePopulationError(outside)
@@ -109,17 +110,22 @@ class Policy:
 
 
 def _unknown_acquisition(acquisition: Acquisition, knows: Population) -> list[RefusedError]:
-    unknown: list[RefusedError] = []
-    if acquisition.modality is not None and acquisition.modality not in knows.modalities:
-        unknown.append(WrongModalityError(f"the modality is not {_any(knows.modalities)}"))
-    if acquisition.body_part is not None and acquisition.body_part not in knows.body_parts:
-        unknown.append(
-            WrongBodyPartError(f"the body part examined is not {_any(knows.body_parts)}")
-        )
-    if acquisition.view is not None and acquisition.view not in knows.views:
-        unknown.append(WrongViewError(f"the view is not {_any(knows.views)}"))
-    return unknown
-
-
-def _any(terms: tuple[str, ...]) -> str:
-    return " or ".join(terms)
+    """A refusal for each fact that is told and not known. It names the term that a file's words
+    were understood as, never the words.
+    """
+    of_modality, of_body_part, of_view = acquisition.attributes
+    known: dict[str, list[str]] = {
+        "modality": [modality_of(word) or word for word in knows.modalities],
+        "body part": [body_part_of(word) or word for word in knows.body_parts],
+        "view": list(knows.views),
+    }
+    told = (
+        (WrongModalityError, "modality", of_modality, acquisition.modality),
+        (WrongBodyPartError, "body part", of_body_part, acquisition.body_part),
+        (WrongViewError, "view", of_view, acquisition.view),
+    )
+    return [
+        error(f"the {fact} ({attribute}) is {term}, not {' or '.join(known[fact])}")
+        for error, fact, attribute, term in told
+        if term is not None and term not in known[fact]
+    ]

@@ -22,13 +22,22 @@ class Coded:
     """An image found whole but not decoded.
 
     ``width_px`` and ``height_px`` are as stored; turning that by the Exif ``orientation`` (1 to 8)
-    makes it upright. ``content`` is the file without its metadata.
+    makes it upright. ``parts`` are those of the file that are no metadata. ``decoder_bytes`` is
+    what the decoder holds of the picture in full size, ``stored_bytes`` what is kept of it then: 1
+    or 2 for each grey value, and 1 for each opacity.
     """
 
     width_px: int
     height_px: int
     orientation: int
-    content: bytes
+    parts: list[memoryview]
+    decoder_bytes: int
+    stored_bytes: int
+
+    @property
+    def content(self) -> bytes:
+        """The file without its metadata."""
+        return b"".join(self.parts)
 
 
 def exif_orientation(block: bytes) -> int:

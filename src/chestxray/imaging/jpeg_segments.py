@@ -18,12 +18,12 @@ from chestxray.imaging.container import MAX_PARTS
 
 SOI = b"\xff\xd8"
 
-EOI, SOS, LSE = 0xD9, 0xDA, 0xF8
+EOI, SOS, DRI, LSE = 0xD9, 0xDA, 0xDD, 0xF8
 
 FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 """The frame headers: SOF0 to SOF15, and SOF55 of JPEG-LS."""
 
-TABLES = {0xC4, 0xDB, 0xDD}
+TABLES = {0xC4, 0xDB, DRI}
 """Huffman, quantisation, restart interval."""
 
 APPLICATION = frozenset(range(0xE0, 0xF0))
@@ -57,7 +57,7 @@ class FrameHeader(NamedTuple):
     sampling: bytes
 
 
-def segments(data: bytes) -> Iterator[Segment]:
+def segments(data: bytes | memoryview) -> Iterator[Segment]:
     """The segments up to the end marker. A scan's data lie between its segment and the next.
 
     Of a JPEG-LS, only those up to its scan: FF is escaped otherwise in what follows.
@@ -86,7 +86,7 @@ def segments(data: bytes) -> Iterator[Segment]:
         begin, at = at, at + int.from_bytes(data[at : at + 2])
         if max(at, begin + 2) > len(data):
             raise TruncatedFileError("the JPEG ends within a segment")
-        yield Segment(code, data[begin + 2 : at], start, at)
+        yield Segment(code, bytes(data[begin + 2 : at]), start, at)
     raise DamagedFileError("the JPEG has more segments than any picture needs")
 
 

@@ -11,6 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from chestxray.imaging.strips import strips
+
+_AT_ONCE_PIXELS = 2**22
+
 
 def resize(pixels: NDArray[np.float32], side_px: int) -> NDArray[np.float32]:
     """Stretch (H, W) to (side_px, side_px) in [0, 1], antialiased, by Pillow's BICUBIC.
@@ -24,9 +28,26 @@ def stretch(pixels: NDArray[np.float32], height_px: int, width_px: int) -> NDArr
     """As ``resize``, to (height_px, width_px)."""
     if pixels.shape == (height_px, width_px):
         return pixels
+    if pixels.size > _AT_ONCE_PIXELS:
+        pixels = _narrowed(pixels, width_px)
+    return np.clip(_resized(pixels, height_px, width_px), 0, 1)  # bicubic overshoots at edges
+
+
+def _narrowed(pixels: NDArray[np.float32], width_px: int) -> NDArray[np.float32]:
+    """The width changed, some rows at a time: Pillow copies what it is given.
+
+    So does Pillow itself begin, but with pictures that are much higher than wide.
+    """
+    narrowed = np.empty((len(pixels), width_px), np.float32)
+    for rows in strips(pixels.shape):
+        narrowed[rows] = _resized(pixels[rows], rows.stop - rows.start, width_px)
+    return narrowed
+
+
+def _resized(pixels: NDArray[np.float32], height_px: int, width_px: int) -> NDArray[np.float32]:
     image = Image.fromarray(pixels).resize((width_px, height_px), Image.Resampling.BICUBIC)
-    stretched: NDArray[np.float32] = np.asarray(image)
-    return np.clip(stretched, 0, 1)  # bicubic overshoots at edges
+    resized: NDArray[np.float32] = np.asarray(image)
+    return resized
 
 
 def shrink(pixels: NDArray[np.float32], least_side_px: int) -> NDArray[np.float32]:
@@ -34,7 +55,11 @@ def shrink(pixels: NDArray[np.float32], least_side_px: int) -> NDArray[np.float3
     factor = min(pixels.shape) // least_side_px
     if factor < 2:
         return pixels
-    shrunk: NDArray[np.float32] = np.asarray(Image.fromarray(pixels).reduce(factor))
+    height_px, width_px = (-(-side_px // factor) for side_px in pixels.shape)
+    shrunk = np.empty((height_px, width_px), np.float32)
+    for rows in strips(shrunk.shape, pixels_each=factor**2):  # Pillow copies what it is given
+        whole = pixels[rows.start * factor : rows.stop * factor]
+        shrunk[rows] = np.asarray(Image.fromarray(whole).reduce(factor))
     return shrunk
 
 

@@ -7,7 +7,12 @@ import struct
 import zlib
 from typing import NamedTuple
 
-from chestxray.errors import AnimatedFileError, DamagedFileError, TruncatedFileError
+from chestxray.errors import (
+    AnimatedFileError,
+    DamagedFileError,
+    TooManyPixelsError,
+    TruncatedFileError,
+)
 from chestxray.imaging.container import MAX_PARTS, Coded, exif_orientation
 from chestxray.imaging.radiograph import Limits
 
@@ -19,12 +24,17 @@ _COLOURS = {b"PLTE", b"tRNS"}
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of each colour type
 
+_ONE_BYTE = {0, 3}  # Pillow has grey values and indices as they are, and four bytes of all else
+_WITH_ALPHA = {4, 6}
+
+_MOST_BITS = 32  # of each pixel, where there are as many as are accepted
+
 # The first column and row of each pass, and the steps rightwards and downwards.
 _ONE_PASS = [(0, 0, 1, 1)]
 _ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)]
 _ADAM7 += [(0, 1, 1, 2)]
 
-_PIECE = 16384
+_PIECE, _INFLATED_PIECE = 2**14, 2**16
 
 
 class _Header(NamedTuple):
@@ -34,9 +44,13 @@ class _Header(NamedTuple):
     colour: int
     interlaced: int
 
+    @property
+    def bits_per_pixel(self) -> int:
+        return self.bits * _CHANNELS.get(self.colour, 0)
+
     def data_bytes(self) -> int:
         """What the data inflates to: rows of packed samples, each behind a filter byte."""
-        bits_per_pixel = self.bits * _CHANNELS.get(self.colour, 0)
+        bits_per_pixel = self.bits_per_pixel
         total = 0
         for x, y, right, down in _ADAM7 if self.interlaced else _ONE_PASS:
             columns = -((x - self.width_px) // right)
@@ -49,12 +63,12 @@ def unpack_png(data: bytes, limits: Limits) -> Coded:
     """Walk a PNG from its signature to IEND and check every CRC; what follows is ignored.
 
     Raises:
-        TruncatedFileError, DamagedFileError, AnimatedFileError, TooManyPixelsError, TooSmallError.
+        TruncatedFileError, DamagedFileError, AnimatedFileError, TooManyPixelsError.
     """
     view = memoryview(data)
     parts = [view[:8]]
     rows: list[memoryview] = []
-    header, orientation = _Header(0, 0, 0, 0, 0), 1
+    header, orientation, has_opacity = _Header(0, 0, 0, 0, 0), 1, False
     at = 8
     for _ in range(MAX_PARTS):
         end = at + 12 + int.from_bytes(view[at : at + 4])
@@ -66,6 +80,7 @@ def unpack_png(data: bytes, limits: Limits) -> Coded:
         if at == 8:
             header = _read_header(kind, payload)
             limits.check_pixels(header.width_px, header.height_px)
+            _check_bits(header, limits)
         elif kind == b"IHDR":
             raise DamagedFileError("the PNG has two headers")
         elif kind == b"acTL":
@@ -77,14 +92,20 @@ def unpack_png(data: bytes, limits: Limits) -> Coded:
         # Colours that follow the data they belong to are too late, and make Pillow warn.
         if kind in _CONTENT and not (rows and kind in _COLOURS):
             parts.append(view[at:end])
+            has_opacity |= kind == b"tRNS"
         at = end
         if kind == b"IEND":
             break
     else:
         raise DamagedFileError("the PNG has more chunks than any picture needs")
-    limits.check_sides(header.width_px, header.height_px)
     _check_rows(header, rows)
-    return Coded(header.width_px, header.height_px, orientation, b"".join(parts))
+    n_pixels = header.width_px * header.height_px
+    is_deep = header.colour == 0 and header.bits == 16
+    return Coded(
+        *(header.width_px, header.height_px, orientation, parts),
+        decoder_bytes=n_pixels * (2 if is_deep else 1 if header.colour in _ONE_BYTE else 4),
+        stored_bytes=n_pixels * (1 + is_deep + (has_opacity or header.colour in _WITH_ALPHA)),
+    )
 
 
 def _read_header(kind: bytes, payload: memoryview) -> _Header:
@@ -96,16 +117,29 @@ def _read_header(kind: bytes, payload: memoryview) -> _Header:
     return header
 
 
+def _check_bits(header: _Header, limits: Limits) -> None:
+    n_bits = header.width_px * header.height_px * header.bits_per_pixel
+    if n_bits > limits.max_pixels * _MOST_BITS:
+        raise TooManyPixelsError(
+            f"{header.width_px} × {header.height_px} pixels of {header.bits_per_pixel} bits are "
+            f"more than the {limits.max_pixels} accepted of {_MOST_BITS} bits"
+        )
+
+
 def _check_rows(header: _Header, rows: list[memoryview]) -> None:
     # Pillow leaves black what the data does not reach, and that would be half an image. So the
-    # data is inflated twice, here in pieces that are thrown away (16 KiB become 16 MiB at most).
+    # data is inflated twice, here in pieces that are thrown away, and that a cache holds.
     missing = header.data_bytes()
     inflater = zlib.decompressobj()
     try:
         for part in rows:
             for start in range(0, len(part), _PIECE):
-                if missing > 0:
-                    missing -= len(inflater.decompress(part[start : start + _PIECE]))
+                deflated: bytes | memoryview = part[start : start + _PIECE]
+                inflated_bytes = _INFLATED_PIECE  # as many: there may be more
+                while missing > 0 and (deflated or inflated_bytes == _INFLATED_PIECE):
+                    inflated_bytes = len(inflater.decompress(deflated, _INFLATED_PIECE))
+                    deflated = inflater.unconsumed_tail
+                    missing -= inflated_bytes
     except zlib.error as exc:
         raise DamagedFileError("the PNG's data is damaged") from exc
     if missing > 0:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from chestxray.errors import TooManyPixelsError, TooSmallError
 
+MOST_SIDE_PX = 65_535
+"""What JPEG and DICOM have room for. A longer PNG would be stretched by way of as many rows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -29,6 +32,8 @@ class Limits:
 
     def check_pixels(self, width_px: int, height_px: int) -> None:
         """Raises TooManyPixelsError."""
+        if max(width_px, height_px) > MOST_SIDE_PX:
+            raise TooManyPixelsError(f"a side has more than {MOST_SIDE_PX} pixels")
         if width_px * height_px > self.max_pixels:
             raise TooManyPixelsError(
                 f"{width_px} × {height_px} pixels are more than the {self.max_pixels} accepted"
@@ -59,17 +64,19 @@ View = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Acquisition:
-    """What a file says of how it was made; None is what it does not say, and a JPEG or PNG cannot.
+    """What a file says of how it was made; None is what it does not say in words that are known
+    (``terms``), and a JPEG or PNG cannot say.
 
-    ``modality`` and ``body_part`` are in capitals: DICOM's defined terms (``CR``, ``CHEST``), or
-    the file's own words where they are none. ``age_years`` is the patient's age when the image was
-    made.
+    ``modality`` and ``body_part`` are DICOM's defined terms (``CR``, ``CHEST``). ``age_years`` is
+    the patient's age when the image was made. ``attributes`` are those that told modality, body
+    part and view.
     """
 
     modality: str | None = None
     body_part: str | None = None
     view: View | None = None
     age_years: float | None = None
+    attributes: tuple[str, str, str] = ("Modality", "BodyPartExamined", "ViewPosition")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +101,9 @@ class Opened:
 
     ``decode`` makes the radiograph. It takes the length below which no side need be shrunk, in
     pixels; a large picture is decoded faster where its reader may shrink it. None keeps all pixels.
+    ``memory_bytes`` is the most that decoding, and making the network's input, takes meanwhile.
     """
 
     acquisition: Acquisition
     decode: Callable[[int | None], Radiograph]
+    memory_bytes: int

@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import BytesIO
 
 import numpy as np
@@ -23,36 +24,61 @@ from chestxray.errors import DamagedFileError
 from chestxray.imaging.container import Coded
 from chestxray.imaging.jpeg_file import unpack_jpeg
 from chestxray.imaging.png_file import unpack_png
-from chestxray.imaging.radiograph import Limits, Radiograph
+from chestxray.imaging.radiograph import Acquisition, Limits, Opened, Radiograph
 from chestxray.imaging.strips import strips
 
 _Stored = NDArray[np.uint8] | NDArray[np.uint16]
+
+_BESIDES_BYTES = 32 << 20
+"""What is converted some rows at a time, and freed memory that malloc keeps."""
 
 # Image.open would guess formats and has a pixel limit of its own that warns, so the two plugins
 # are asked directly.
 
 
-def decode_jpeg(data: bytes, limits: Limits, shrink_to_px: int | None = None) -> Radiograph:
-    """Decode a JPEG, shrunk by 2, 4 or 8 while both sides keep ``shrink_to_px``.
+def open_jpeg(data: bytes, limits: Limits) -> Opened:
+    """A JPEG; ``decode`` shrinks it by 2, 4 or 8 while both sides keep ``shrink_to_px``.
 
     Raises:
-        UnreadableError, TooManyPixelsError, TooSmallError: see ``unpack_jpeg``.
+        UnreadableError, TooManyPixelsError: see ``unpack_jpeg``.
+
+    Its ``decode`` raises TooSmallError, DamagedFileError.
     """
     coded = unpack_jpeg(data, limits)
+    return Opened(Acquisition(), partial(_decode_jpeg, coded, limits), _memory_bytes(coded))
+
+
+def open_png(data: bytes, limits: Limits) -> Opened:
+    """A PNG, which saves nothing by shrinking and keeps its size.
+
+    16-bit grey keeps its 16 bits, 16-bit colour is read as 8-bit.
+
+    Raises:
+        UnreadableError, TooManyPixelsError: see ``unpack_png``.
+
+    Its ``decode`` raises TooSmallError, DamagedFileError.
+    """
+    coded = unpack_png(data, limits)
+    return Opened(Acquisition(), partial(_decode_png, coded, limits), _memory_bytes(coded))
+
+
+def _memory_bytes(coded: Coded) -> int:
+    """First the decoder's pixels and the stored values, then these and 4 bytes of each pixel."""
+    n_pixels = coded.width_px * coded.height_px
+    coded_bytes = sum(map(len, coded.parts))
+    more = max(coded.decoder_bytes + coded_bytes, 4 * n_pixels)
+    return coded.stored_bytes + more + _BESIDES_BYTES
+
+
+def _decode_jpeg(coded: Coded, limits: Limits, shrink_to_px: int | None) -> Radiograph:
+    limits.check_sides(coded.width_px, coded.height_px)
     with _damage_reported():
         grey, alpha = _grey_and_alpha(_jpeg(coded, shrink_to_px))
     return _radiograph("JPEG", coded, grey, alpha)
 
 
-def decode_png(data: bytes, limits: Limits, _shrink_to_px: int | None = None) -> Radiograph:
-    """Decode a PNG, which saves nothing by shrinking and keeps its size.
-
-    16-bit grey keeps its 16 bits, 16-bit colour is read as 8-bit.
-
-    Raises:
-        UnreadableError, TooManyPixelsError, TooSmallError: see ``unpack_png``.
-    """
-    coded = unpack_png(data, limits)
+def _decode_png(coded: Coded, limits: Limits, _shrink_to_px: int | None) -> Radiograph:
+    limits.check_sides(coded.width_px, coded.height_px)
     with _damage_reported():
         grey, alpha = _grey_and_alpha(PngImageFile(BytesIO(coded.content)))
     return _radiograph("PNG", coded, grey, alpha)

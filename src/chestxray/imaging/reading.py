@@ -4,7 +4,6 @@ Does not: believe a file's name or declared type, judge what a file says of itse
 does), or stretch and normalise (``network_input``).
 """
 
-from functools import partial
 from pathlib import Path
 
 from chestxray.errors import (
@@ -15,11 +14,12 @@ from chestxray.errors import (
 )
 from chestxray.imaging import jpeg_file, png_file
 from chestxray.imaging.dicom import is_dicom, open_data_set, read_data_set
-from chestxray.imaging.radiograph import Acquisition, Limits, Opened, Radiograph
-from chestxray.imaging.raster import decode_jpeg, decode_png
+from chestxray.imaging.other_formats import name_of
+from chestxray.imaging.radiograph import Limits, Opened, Radiograph
+from chestxray.imaging.raster import open_jpeg, open_png
 
-# Every format that is read: its first bytes and its decoder.
-_DECODERS = ((jpeg_file.SIGNATURE, decode_jpeg), (png_file.SIGNATURE, decode_png))
+_RASTER = ((jpeg_file.SIGNATURE, open_jpeg), (png_file.SIGNATURE, open_png))
+"""The formats' first bytes, and what opens them."""
 
 _DEFAULT_LIMITS = Limits()
 
@@ -43,11 +43,14 @@ def open_file(data: bytes, limits: Limits = _DEFAULT_LIMITS) -> Opened:
     # A Part 10 file may begin as another file does: its first 128 bytes are anybody's.
     if is_dicom(data):
         return open_data_set(read_data_set(data, limits), limits)
-    for signature, decode in _DECODERS:
+    for signature, opened in _RASTER:
         if data.startswith(signature):
-            return Opened(Acquisition(), partial(decode, data, limits))
+            return opened(data, limits)
         if signature.startswith(data):
             raise TruncatedFileError("the file ends within its signature")
+    name = name_of(data)
+    if name is not None:
+        raise UnsupportedFormatError(f"the file is a {name}: send a JPEG, PNG or DICOM file")
     raise UnsupportedFormatError("the file is neither a JPEG nor a PNG nor DICOM")
 
 

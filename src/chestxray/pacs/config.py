@@ -154,9 +154,13 @@ class Route(_Section):
     """What becomes of an instance; the first route that fits decides."""
 
     destination: str = Field(description="name of the destination of its answer")
-    modality: tuple[str, ...] = Field((), description="Modality is one of these; unset, any")
+    modality: tuple[str, ...] = Field(
+        (), description="Modality is one of these, '' as for the body part; unset, any"
+    )
     body_part: tuple[str, ...] = Field(
-        (), description="BodyPartExamined is one of these, '' if it has none; unset, any"
+        (),
+        description="the body part is one of these, by DICOM's term or the instance's own word; "
+        "'' if it has none, or none that is known; unset, any",
     )
     calling_ae: tuple[AETitle, ...] = Field((), description="one of these sent it; unset, any")
     bundles: tuple[str, ...] = Field(
@@ -187,7 +191,7 @@ class Route(_Section):
         return self
 
     def fits(self, modality: str, body_part: str, calling_ae: str) -> bool:
-        """Whether an instance takes this route; '' stands for an attribute that it lacks."""
+        """Whether an instance takes this route; '' stands for what it does not say."""
         return (
             _allows(self.modality, modality)
             and _allows(self.body_part, body_part)

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from itertools import product
 from typing import NamedTuple
 
 from pydicom import Dataset
@@ -16,7 +17,7 @@ from pydicom import Dataset
 from chestxray.assessment import Assessor, Choices, Registry, assess
 from chestxray.errors import ChestXrayError, NodeError
 from chestxray.imaging import Limits
-from chestxray.imaging.dicom import open_data_set, read_data_set, text
+from chestxray.imaging.dicom import acquisition_of, open_data_set, read_data_set, text
 from chestxray.inference import Bundle, Predictor
 from chestxray.pacs.config import NodeConfig, Route
 from chestxray.pacs.overlay import make_overlay
@@ -74,8 +75,13 @@ def judge(
 
 
 def _route_of(ds: Dataset, calling_ae: str, routes: Sequence[Route]) -> Route | None:
-    modality, body_part = (text(ds, keyword) or "" for keyword in ("Modality", "BodyPartExamined"))
-    return next((route for route in routes if route.fits(modality, body_part, calling_ae)), None)
+    """The first route that fits: it may name the terms that the words of an instance are understood
+    as, or the words themselves.
+    """
+    meant, said = acquisition_of(ds), (text(ds, "Modality"), text(ds, "BodyPartExamined"))
+    named = product({said[0] or "", meant.modality or ""}, {said[1] or "", meant.body_part or ""})
+    ways = [(modality, body_part, calling_ae) for modality, body_part in named]
+    return next((route for route in routes if any(route.fits(*way) for way in ways)), None)
 
 
 def _answer(ds: Dataset, route: Route, registry: Registry, limits: Limits) -> Answer:

@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from chestxray import __version__
+from chestxray.assessment import MemoryBudget
 from chestxray.errors import ChestXrayError
 from chestxray.service.api import documentation, openapi
 from chestxray.service.api.routes import open_router, protected_router, require_key
@@ -51,8 +52,9 @@ def create_app(settings: Settings, served: Served | None = None) -> FastAPI:
         max_buffered_bytes=settings.max_buffered_bytes,
         waited=partial(metrics.observe_stage, "wait"),
     )
-    shadows = Shadows(admission, metrics, settings.shadow_share)
-    service = Service(settings, admission, metrics, shadows)
+    budget = MemoryBudget(settings.decode_budget_bytes)
+    shadows = Shadows(admission, metrics, budget, settings.shadow_share)
+    service = Service(settings, admission, metrics, budget, shadows)
     if served is not None:
         service.serve(served)
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from chestxray.assessment.decoding import THREADS_MEMORY_BYTES
 from chestxray.assessment.registry import Named, named
 from chestxray.errors import ConfigError
 from chestxray.imaging import Limits
@@ -81,6 +82,12 @@ class Settings(BaseSettings):
     )
     max_file_bytes: int = Field(Limits().max_bytes, ge=1, description="largest file in a body")
     max_pixels: int = Field(Limits().max_pixels, ge=1, description="most pixels of a radiograph")
+    decode_memory_bytes: int | None = Field(
+        None,
+        ge=1,
+        description="memory of the radiographs that are decoded at the same time in a process; one "
+        f"more waits for its share; unset, {THREADS_MEMORY_BYTES >> 20} MiB for each thread",
+    )
     max_files: int = Field(64, ge=1, description="most files in a batch")
     queue_size: int = Field(
         64, ge=0, description="requests that may wait while all threads work; more get 429"
@@ -166,6 +173,10 @@ class Settings(BaseSettings):
     @property
     def threads_per_worker(self) -> int:
         return self.threads or max(1, usable_cores() // self.workers)
+
+    @property
+    def decode_budget_bytes(self) -> int:
+        return self.decode_memory_bytes or THREADS_MEMORY_BYTES * self.threads_per_worker
 
 
 def _named_hash(entry: str) -> tuple[str, str]:

@@ -1,13 +1,16 @@
 """DICOM over HTTP: read as any file, refused by what it says of itself, and kept quiet of."""
 
 import logging
+import sys
 
 import httpx
 import pytest
+from pydicom import uid
 
 from chestxray.inference import Predictor
 from chestxray.inference.rendering import NOT_VALIDATED
 from factories.dicom_files import CHEST, compressed, dicom, phantom
+from factories.hostile import passes_over_every_sample
 from factories.requests import AGE_IS_NOT_KNOWN, decoded_png, predict, predict_batch
 
 STORED = phantom(12, 96)
@@ -50,6 +53,23 @@ def test_a_transfer_syntax_that_nothing_decodes_is_415(client: httpx.Client) -> 
     problem = predict(client, compressed(STORED, "1.2.840.10008.1.2.4.100", frame=b"\0" * 64))
     assert problem.status_code == 415
     assert problem.json()["code"] == "unsupported_transfer_syntax"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are limited on Linux")
+def test_a_frame_that_takes_more_than_its_size_needs_is_413_and_counted(
+    client: httpx.Client,
+) -> None:
+    def counted() -> float:
+        name = 'chestxray_problems_total{code="too_costly"} '
+        lines = client.get("/metrics").text.splitlines()
+        return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
+
+    before = counted()
+    problem = predict(client, passes_over_every_sample(2000))
+    assert problem.status_code == 413
+    assert problem.json()["code"] == "too_costly"
+    assert counted() == before + 1
+    assert predict(client, compressed(STORED, uid.JPEG2000Lossless)).status_code == 200
 
 
 AGES = {"001Y": True, "005Y": True, "071M": True, "006Y": False, "011M": False, "062Y": False}

@@ -1,51 +1,59 @@
 """What a data set says of how its image was made, in standard terms.
 
-Body parts and views are free text in practice ("CHEST_PA", "W034Thorax"), so they are told by what
-they contain.
+What the words mean is ``terms``' table.
 
 Sources: PS3.3 C.7.3.1 (Modality), C.8.1.1, C.8.11.3 and C.8.11.5 (DX), C.7.6.1.1.1 (Patient
-Orientation), PS3.16 CID 4010 (DX View). Does not: decide what a bundle may judge (``assessment``
-does), or read who the patient is, the age apart.
+Orientation). Does not: decide what a bundle may judge (``assessment`` does), or read who the
+patient is, the age apart.
 """
 
 from __future__ import annotations
 
 import re
 from datetime import date
+from typing import NamedTuple, cast
 
 from pydicom import Dataset
 
 from chestxray.errors import ColourError, MultiFrameError, NoPixelDataError
-from chestxray.imaging.dicom.elements import integer, items, number, stored, text, texts
+from chestxray.imaging.dicom.elements import (
+    encodings,
+    integer,
+    items,
+    number,
+    stored,
+    text,
+    texts,
+)
 from chestxray.imaging.radiograph import Acquisition, View
+from chestxray.imaging.terms import (
+    CHEST,
+    body_part_of,
+    coded_body_part,
+    is_frontal,
+    is_plainly_the_chest,
+    modality_of,
+    view_of,
+)
 
 NO_MODALITY = "the file does not say its modality"
 FOR_PROCESSING = (
     "the image is meant for processing, not for presentation: its grey levels may be the detector's"
 )
 
-CHEST = "CHEST"
-_CHEST = re.compile(r"CHEST|THORA|TORAX|TORAC|LUNG")
-_BESIDE_THE_CHEST = re.compile(r"SPINE|LUMB|BONE|RIB|VERTEB")
-_CHEST_CODES = {"51185008", "T-D3000", "39607008", "T-28000"}  # thorax, lung; SNOMED CT and RT
-
-_NOT_FRONTAL: tuple[tuple[re.Pattern[str], View], ...] = (
-    (re.compile("DECUB"), "DECUBITUS"),
-    (re.compile("OBL"), "OBLIQUE"),
-    (re.compile("LORD"), "LORDOTIC"),
-    (re.compile("AXIAL"), "AXIAL"),
-    (re.compile("SAGITTAL"), "SAGITTAL"),
-    (re.compile("TANGENTIAL"), "TANGENTIAL"),
-    (re.compile("LAT"), "LATERAL"),
+UNKNOWN_MODALITY = (
+    "the modality is given in words that are not known here: "
+    "only the picture tells whether it is a radiograph"
 )
-_NOT_FRONTAL_CODES: dict[View, tuple[str, ...]] = {
-    "LATERAL": ("LL", "RL"),
-    "DECUBITUS": ("LLD", "RLD"),
-    "OBLIQUE": ("LAO", "RAO", "LPO", "RPO", "LLO", "RLO", "LO", "RO"),
-}
-_FRONTAL: tuple[tuple[re.Pattern[str], View], ...] = (
-    (re.compile(r"\bA\.?P\b|ANTERO-?POSTERIOR"), "AP"),
-    (re.compile(r"\bP\.?A\b|POSTERO-?ANTERIOR"), "PA"),
+UNKNOWN_BODY_PART = (
+    "the body part is given in words that are not known here: "
+    "only the picture tells whether it is the chest"
+)
+CHEST_IN_OTHER_WORDS = (
+    "the body part is given in other words than DICOM's, which were taken for the chest"
+)
+UNKNOWN_VIEW = (
+    "the view is given in words that are not known here: it may be none that the model knows"
 )
 
 _UNITS_A_YEAR = {"D": 365, "W": 365 / 7, "M": 12, "Y": 1}
@@ -60,7 +68,11 @@ _WHEN_MADE = (
 
 def acquisition_of(ds: Dataset) -> Acquisition:
     """What a data set says of how its image was made."""
-    return Acquisition(text(ds, "Modality"), _body_part(ds), _view(ds), age_years(ds))
+    modality, body_part, view = _modality(ds), _body_part(ds), _view(ds)
+    return Acquisition(
+        *(modality.term, body_part.term, cast("View | None", view.term), age_years(ds)),
+        attributes=(modality.attribute, body_part.attribute, view.attribute),
+    )
 
 
 def check_picture(ds: Dataset) -> list[str]:
@@ -76,9 +88,8 @@ def check_picture(ds: Dataset) -> list[str]:
         raise ColourError("an image in colour is not read")
     if stored(ds, "PixelData") is None:
         raise NoPixelDataError("the file has no pixel data")
-    warnings = []
-    if text(ds, "Modality") is None:
-        warnings.append(NO_MODALITY)
+    told = _modality(ds), _body_part(ds), _view(ds)
+    warnings = [one.warning for one in told if one.warning is not None]
     if text(ds, "PresentationIntentType") == "FOR PROCESSING":
         warnings.append(FOR_PROCESSING)
     return warnings
@@ -114,33 +125,52 @@ def _date(ds: Dataset, keyword: str) -> date | None:
         return None
 
 
-def _body_part(ds: Dataset) -> str | None:
-    """``CHEST``, or what the data set calls another body part."""
-    body_part = text(ds, "BodyPartExamined")
-    if body_part is not None:
-        is_chest = _CHEST.search(body_part) and not _BESIDE_THE_CHEST.search(body_part)
-        return CHEST if is_chest else body_part
-    codes = [
-        code for item in items(ds, "AnatomicRegionSequence") for code in texts(item, "CodeValue")
-    ]
-    return CHEST if _CHEST_CODES.intersection(codes) else next(iter(codes), None)
+class _Told(NamedTuple):
+    """A term, of which attribute it is told, and what a reader should know of that."""
+
+    term: str | None
+    attribute: str
+    warning: str | None = None
 
 
-def _view(ds: Dataset) -> View | None:
-    """The view, if it is told and understood."""
-    view = text(ds, "ViewPosition") or ""
-    meanings = [
-        meaning for item in items(ds, "ViewCodeSequence") for meaning in texts(item, "CodeMeaning")
+def _modality(ds: Dataset) -> _Told:
+    word = text(ds, "Modality")
+    term = modality_of(word or "")
+    warning = NO_MODALITY if word is None else None if term else UNKNOWN_MODALITY
+    return _Told(term, "Modality", warning)
+
+
+def _body_part(ds: Dataset) -> _Told:
+    words = " ".join(texts(ds, "BodyPartExamined", encodings(ds)))
+    if term := body_part_of(words):
+        plain = term != CHEST or is_plainly_the_chest(words)
+        return _Told(term, "BodyPartExamined", None if plain else CHEST_IN_OTHER_WORDS)
+    regions = items(ds, "AnatomicRegionSequence")
+    codes = [code for item in regions for code in texts(item, "CodeValue")]
+    meanings = _meanings(ds, regions)
+    terms = [*map(coded_body_part, codes), *map(body_part_of, meanings)]
+    term = CHEST if CHEST in terms else next(filter(None, terms), None)
+    warning = UNKNOWN_BODY_PART if term is None and (words or codes) else None
+    return _Told(term, "AnatomicRegionSequence", warning)
+
+
+def _view(ds: Dataset) -> _Told:
+    """The first of all that tell it, what speaks against a frontal view before what speaks for."""
+    words = [
+        (" ".join(texts(ds, "ViewPosition", encodings(ds))), "ViewPosition"),
+        *((said, "ViewCodeSequence") for said in _meanings(ds, items(ds, "ViewCodeSequence"))),
     ]
-    words = [view, *meanings]
-    for pattern, term in _NOT_FRONTAL:
-        if any(map(pattern.search, words)):
-            return term
-    for term, view_codes in _NOT_FRONTAL_CODES.items():
-        if view in view_codes:
-            return term
+    told = [_Told(view_of(said), attribute) for said, attribute in words]
     # A row or a column that runs to the patient's front or back: seen from the side.
     orientation = texts(ds, "PatientOrientation")
     if len(orientation) == 2 and any(direction[0] in "AP" for direction in orientation):
-        return "LATERAL"
-    return next((term for pattern, term in _FRONTAL if any(map(pattern.search, words))), None)
+        told.append(_Told("LATERAL", "PatientOrientation"))
+    known = [one for one in told if one.term is not None]
+    if known:
+        return min(known, key=lambda one: one.term in ("AP", "PA"))
+    unknown = any(said and not is_frontal(said) for said, _ in words)
+    return _Told(None, "ViewPosition", UNKNOWN_VIEW if unknown else None)
+
+
+def _meanings(ds: Dataset, coded: list[Dataset]) -> list[str]:
+    return [" ".join(texts(item, "CodeMeaning", encodings(ds))) for item in coded]

@@ -10,8 +10,10 @@ Does not: know what the values mean.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 from pydicom import Dataset
+from pydicom.charset import python_encoding
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
@@ -23,6 +25,8 @@ GREATEST = 1e12
 
 _LOOKED_AT_BYTES = 1024
 """Of a value. None that is asked for here is longer, and a file's element may have 60 MB."""
+
+_ESCAPE = b"\x1b"
 
 _INTEGERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i"}
 
@@ -38,13 +42,33 @@ def stored(ds: Dataset, keyword: str) -> RawDataElement | None:
     return element if element.value else None
 
 
-def texts(ds: Dataset, keyword: str) -> list[str]:
-    """The values of a code string, date or age: in capitals, without padding and empty ones."""
+def texts(ds: Dataset, keyword: str, encodings: Sequence[str] = ("latin-1",)) -> list[str]:
+    """The values of a code string, date or age: in capitals, without padding and empty ones.
+
+    ``encodings`` are tried in their order; the last must fit any bytes.
+    """
     element = stored(ds, keyword)
     if element is None:
         return []
-    values = (element.value or b"")[:_LOOKED_AT_BYTES].decode("latin-1").split("\\")
+    values = _decoded((element.value or b"")[:_LOOKED_AT_BYTES], encodings).split("\\")
     return [text for value in values if (text := value.strip("\0 ").upper())]
+
+
+def encodings(ds: Dataset) -> list[str]:
+    """In what its words may be: UTF-8, which nothing else looks like; what it says; Latin-1."""
+    said = [python_encoding.get(name, "latin-1") for name in texts(ds, "SpecificCharacterSet")]
+    return ["utf-8", *reversed(said), "latin-1"]
+
+
+def _decoded(value: bytes, encodings: Sequence[str]) -> str:
+    for encoding in encodings:
+        if encoding == "utf-8" and _ESCAPE in value:
+            continue  # in one of ISO 2022, of which each byte is ASCII
+        try:
+            return value.decode(encoding)
+        except (UnicodeDecodeError, LookupError):
+            continue
+    raise AssertionError(encodings)
 
 
 def text(ds: Dataset, keyword: str) -> str | None:

@@ -47,18 +47,23 @@ _DELIMITERS, _ITEM = 0xFFFE, 0xE000
 
 MAX_FRAGMENTS = 100_000
 
+_BYTES_PER_PIXEL = 6  # words of 16 bits, and with them a codec's numbers of 32 or the grey levels
+_COPIES = 3  # of a compressed frame: joined, shared and the codec's own
+_BESIDES_BYTES = 32 << 20  # the table of grey levels, and freed memory that malloc keeps
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """``words`` (rows, columns) uint8 or uint16, of which the bits from ``shift`` up are the value.
 
-    ``signed`` values are two's complement in ``bits``.
+    ``signed`` values are two's complement in ``bits``. ``warnings`` are of the compressed frame.
     """
 
     words: NDArray[np.uint8] | NDArray[np.uint16]
     bits: int
     shift: int
     signed: bool
+    warnings: tuple[str, ...] = ()
 
 
 def frame_of(ds: Dataset, limits: Limits) -> Frame:
@@ -66,7 +71,8 @@ def frame_of(ds: Dataset, limits: Limits) -> Frame:
 
     Raises:
         UnsupportedTransferSyntaxError, UnsupportedFormatError: nothing here decodes it.
-        NoPixelDataError, TruncatedFileError, DamagedFileError: it cannot be decoded.
+        NoPixelDataError, TruncatedFileError, DamagedFileError, TooCostlyError: it cannot be
+            decoded.
         TooManyPixelsError, TooSmallError: see ``Limits``.
     """
     shape = Shape(integer(ds, "Rows") or 0, integer(ds, "Columns") or 0)
@@ -93,9 +99,19 @@ def frame_of(ds: Dataset, limits: Limits) -> Frame:
         return Frame(words, bits, high_bit + 1 - bits, signed)
     if transfer_syntax not in CODECS:
         raise UnsupportedTransferSyntaxError("the transfer syntax is none that is read")
-    words, precision = CODECS[transfer_syntax](_joined_fragments(element.value or b""), shape)
+    decoded = CODECS[transfer_syntax](_joined_fragments(element.value or b""), shape)
     # What is decoded lies at the low bits. Some files state fewer than were coded.
-    return Frame(words, bits if signed else max(bits, precision), 0, signed)
+    bits = bits if signed else max(bits, decoded.bits)
+    return Frame(decoded.words, bits, 0, signed, decoded.warnings)
+
+
+def memory_bytes_of(ds: Dataset, limits: Limits) -> int:
+    """The most that ``frame_of``, and what makes grey levels of its words, take meanwhile."""
+    n_pixels = (integer(ds, "Rows") or 0) * (integer(ds, "Columns") or 0)
+    n_pixels = min(n_pixels, limits.max_pixels)  # of more than that nothing is decoded
+    element, transfer_syntax = stored(ds, "PixelData"), ds.file_meta.TransferSyntaxUID
+    coded_bytes = 0 if element is None or transfer_syntax in _NATIVE else element.length
+    return n_pixels * _BYTES_PER_PIXEL + coded_bytes * _COPIES + _BESIDES_BYTES
 
 
 def _native(
@@ -114,8 +130,11 @@ def _native(
     return np.frombuffer(value, np.uint8, count).reshape(shape)
 
 
-def _joined_fragments(value: bytes) -> bytes:
-    """The fragments of encapsulated pixel data (PS3.5 A.4) that follow the offset table, joined."""
+def _joined_fragments(value: bytes) -> memoryview:
+    """The fragments of encapsulated pixel data (PS3.5 A.4) that follow the offset table, joined.
+
+    One alone, as most have, is not copied.
+    """
     view, at, fragments = memoryview(value), 0, []
     while at + 8 <= len(view):
         group, element, length = struct.unpack_from("<HHI", view, at)
@@ -127,4 +146,4 @@ def _joined_fragments(value: bytes) -> bytes:
             raise TruncatedFileError("the pixel data end within a fragment")
     if len(fragments) < 2:
         raise DamagedFileError("the pixel data hold no compressed frame")
-    return b"".join(fragments[1:])
+    return fragments[1] if len(fragments) == 2 else memoryview(b"".join(fragments[1:]))

@@ -24,12 +24,16 @@ from chestxray.imaging.strips import strips
 
 _Values = NDArray[np.float64]
 
+_MOST_MISSING = 16  # entries of a look-up table; some writers count one too many
+
 _LEAST_WIDTH = 1e-6  # a window must have one
 
 INVALID_RESCALE = (
     "the rescale slope and intercept are no numbers to rescale by and were not applied"
 )
 INVALID_WINDOW = "the window is none and was not applied"
+EMPTY_LUT = "a look-up table is empty, so what stands beside it was applied"
+SHORT_LUT = "a look-up table has fewer entries than it should; its last one stands for those"
 UNKNOWN_VOI_FUNCTION = "the VOI LUT function is not known; the window was applied as linear"
 
 
@@ -93,9 +97,9 @@ def _stored_integer(ds: Dataset, keyword: str, *, signed: bool) -> int | None:
 
 
 def _apply_modality(ds: Dataset, values: _Values, warnings: list[str], *, signed: bool) -> _Values:
-    luts = items(ds, "ModalityLUTSequence")
+    luts = _tables(ds, "ModalityLUTSequence", warnings)
     if luts:
-        return _look_up(luts[0], values, signed=signed)[0]
+        return _look_up(luts[0], values, warnings, signed=signed)[0]
     if stored(ds, "RescaleSlope") is None and stored(ds, "RescaleIntercept") is None:
         return values
     slope, intercept = number(ds, "RescaleSlope"), number(ds, "RescaleIntercept")
@@ -107,9 +111,9 @@ def _apply_modality(ds: Dataset, values: _Values, warnings: list[str], *, signed
 
 def _apply_voi(ds: Dataset, values: _Values, warnings: list[str]) -> _Values | None:
     """Grey levels in [0, 1]; None where the data set does not say how to make them."""
-    luts = items(ds, "VOILUTSequence")
+    luts = _tables(ds, "VOILUTSequence", warnings)
     if luts:
-        levels, bits = _look_up(luts[0], values, signed=bool(values.min() < 0))
+        levels, bits = _look_up(luts[0], values, warnings, signed=bool(values.min() < 0))
         return np.divide(levels, max(2.0**bits - 1, float(levels.max())))
     if stored(ds, "WindowCenter") is None and stored(ds, "WindowWidth") is None:
         return None
@@ -161,22 +165,42 @@ def _is_inverse(ds: Dataset) -> bool:
     return text(ds, "PhotometricInterpretation") == "MONOCHROME1"
 
 
-def _look_up(lut: Dataset, values: _Values, *, signed: bool) -> tuple[_Values, int]:
-    """The values through a look-up table, and the bits of its entries; PS3.3 C.11.1.1.1."""
+def _tables(ds: Dataset, keyword: str, warnings: list[str]) -> list[Dataset]:
+    """The items of a sequence of look-up tables that hold one.
+
+    What holds none says nothing, and viewers use what stands beside it.
+    """
+    luts = items(ds, keyword)
+    held = [lut for lut in luts if all(stored(lut, of) for of in ("LUTDescriptor", "LUTData"))]
+    if len(held) < len(luts):
+        warnings.append(EMPTY_LUT)
+    return held
+
+
+def _look_up(
+    lut: Dataset, values: _Values, warnings: list[str], *, signed: bool
+) -> tuple[_Values, int]:
+    """The values through a look-up table, and the bits of its entries; PS3.3 C.11.1.1.1.
+
+    For the last entries, if a few are missing, the last that is there stands, as for all beyond.
+    """
     descriptor = integers(
         lut, "LUTDescriptor"
     )  # its first value is unsigned, its second may not be
     element = stored(lut, "LUTData")
     if len(descriptor) != 3 or element is None:
-        raise DamagedFileError("a look-up table has no descriptor or no data")
+        raise DamagedFileError("a look-up table has a broken descriptor")
     count, first, bits = descriptor[0] % 2**16 or 2**16, descriptor[1], descriptor[2]
     if signed and first >= 2**15:  # it is SS, and the other two are US
         first -= 2**16
     data = element.value or b""
     # Entries of 8 bits may lie in a byte or in a word each.
     order = "<" if element.is_little_endian else ">"
-    kind = "u1" if bits == 8 and len(data) < 2 * count else f"{order}u2"
-    if not 8 <= bits <= 16 or len(data) < count * np.dtype(kind).itemsize:
+    kind = "u1" if bits == 8 and len(data) < 1.5 * count else f"{order}u2"
+    held = min(count, len(data) // np.dtype(kind).itemsize)
+    if not 8 <= bits <= 16 or held == 0 or held < count - _MOST_MISSING:
         raise DamagedFileError("a look-up table has fewer entries than its descriptor says")
-    at = np.clip(values - first, 0, count - 1).astype(np.intp)
-    return np.frombuffer(data, kind, count)[at].astype(np.float64), bits
+    if held < count:
+        warnings.append(SHORT_LUT)
+    at = np.clip(values - first, 0, held - 1).astype(np.intp)
+    return np.frombuffer(data, kind, held)[at].astype(np.float64), bits

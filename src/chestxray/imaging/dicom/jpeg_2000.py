@@ -38,7 +38,7 @@ _MAX_BOXES = 1000
 # 128 px in each of 50 layers. OpenJPEG has 300 bytes and more of each code-block, and 46 of each
 # segment: what a layer adds to a code-block may be two, or, where passes end by themselves, 164.
 _MAX_TILES = 4096
-_MAX_CODE_BLOCKS = 120_000
+_MAX_CODE_BLOCKS = 80_000
 _MAX_PACKETS = 500_000
 _MAX_SEGMENTS = 3_000_000
 
@@ -49,32 +49,33 @@ _LARGEST_PRECINCTS = 0xFF
 
 
 class Siz(NamedTuple):
-    """The SIZ marker segment (A.5.1); sides in pixels, ``bits`` is the precision."""
+    """The SIZ marker segment (A.5.1); sides in pixels, ``bits`` is the precision of each sample."""
 
     width_px: int
     height_px: int
     components: int
     bits: int
+    signed: bool
     tile_width_px: int
     tile_height_px: int
     tiles: int
 
 
-def codestream_of(frame: bytes) -> bytes:
+def codestream_of(frame: memoryview) -> memoryview:
     """The codestream from its first byte on: that of the first codestream box, or all of it.
 
     Raises:
         TruncatedFileError, DamagedFileError: there is none.
     """
     at = 0
-    if frame.startswith(_JP2_SIGNATURE):
+    if frame[: len(_JP2_SIGNATURE)] == _JP2_SIGNATURE:
         at = _codestream_box(frame)
-    if not frame.startswith(_SOC_SIZ, at):
+    if frame[at : at + len(_SOC_SIZ)] != _SOC_SIZ:
         raise DamagedFileError("the compressed frame is no JPEG 2000")
     return frame[at:]
 
 
-def siz_of(codestream: bytes) -> Siz:
+def siz_of(codestream: memoryview) -> Siz:
     """What the codestream says of its size.
 
     Raises:
@@ -96,12 +97,12 @@ def siz_of(codestream: bytes) -> Siz:
     width_px, height_px = x1 - x0, y1 - y0
     tile_width_px, tile_height_px = min(tile_x, width_px), min(tile_y, height_px)
     return Siz(
-        *(width_px, height_px, components, (depth & 0x7F) + 1),
+        *(width_px, height_px, components, (depth & 0x7F) + 1, depth > 0x7F),
         *(tile_width_px, tile_height_px, tiles),
     )
 
 
-def bounded(codestream: bytes, siz: Siz) -> bytes:
+def bounded(codestream: memoryview, siz: Siz) -> memoryview:
     """The codestream of one component up to its last tile-part, if it asks for no more than it may.
 
     Raises:
@@ -118,12 +119,13 @@ def bounded(codestream: bytes, siz: Siz) -> bytes:
             if not end_of_tile_part or at + 2 > end_of_tile_part:
                 raise DamagedFileError("the JPEG 2000 frame has data outside its tiles")
             at, end_of_tile_part = end_of_tile_part, 0
-            if codestream.startswith(_SOT.to_bytes(2), at):
+            if codestream[at : at + 2] == _SOT.to_bytes(2):
                 continue
             if len(tiles) < siz.tiles:
                 raise TruncatedFileError("the JPEG 2000 frame ends before its last tile")
-            whole = codestream.startswith(_EOC, at)
-            return codestream[: at + len(_EOC)] if whole else codestream[:at] + _EOC
+            if codestream[at : at + len(_EOC)] == _EOC:
+                return codestream[: at + len(_EOC)]
+            return memoryview(b"".join((codestream[:at], _EOC)))
         segment = codestream[at + 4 : at + 2 + length]
         if length < 2 or len(segment) != length - 2:
             raise TruncatedFileError("the JPEG 2000 frame ends within a segment")
@@ -141,7 +143,7 @@ def bounded(codestream: bytes, siz: Siz) -> bytes:
     raise DamagedFileError("the JPEG 2000 frame has more parts than any radiograph needs")
 
 
-def _codestream_box(frame: bytes) -> int:
+def _codestream_box(frame: memoryview) -> int:
     """Where the content of the first codestream box begins; I.4."""
     at = 0
     for _ in range(_MAX_BOXES):
@@ -158,13 +160,19 @@ def _codestream_box(frame: bytes) -> int:
     raise DamagedFileError("the JPEG 2000 file has no codestream")
 
 
-def _end_of_tile_part(codestream: bytes, at: int) -> int:
-    """A.4.2; a length of 0 is that of the last, which goes up to the end marker."""
-    if codestream[at + 2 : at + 4] != b"\0\x0a":
+def _end_of_tile_part(codestream: memoryview, at: int) -> int:
+    """A.4.2; a length of 0 is that of the last, which goes up to the end marker.
+
+    Coded data hold no end marker, so that is the last there is, whatever follows it.
+    """
+    if bytes(codestream[at + 2 : at + 4]) != b"\0\x0a":
         raise DamagedFileError("the JPEG 2000 frame has a broken tile header")
     length = int.from_bytes(codestream[at + 6 : at + 10])
     if length == 0:
-        return len(codestream.removesuffix(_EOC))
+        end = bytes(codestream).rfind(_EOC, at)
+        if end < 0:
+            raise TruncatedFileError("the JPEG 2000 frame ends before its end marker")
+        return end
     if length < 14:
         raise DamagedFileError("the JPEG 2000 frame has a broken tile header")
     if at + length > len(codestream):
@@ -179,7 +187,7 @@ def _check_harmless(marker: int) -> None:
         raise DamagedFileError(f"the JPEG 2000 frame has a marker {marker:04X} where none can be")
 
 
-def _check_coding(segment: bytes, siz: Siz) -> None:
+def _check_coding(segment: memoryview, siz: Siz) -> None:
     """What a COD marker segment (A.6.1) asks for, as if it were all tiles', is not too much."""
     if len(segment) < 10:
         raise DamagedFileError("the JPEG 2000 frame has a broken coding style")

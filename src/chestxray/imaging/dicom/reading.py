@@ -12,7 +12,7 @@ from functools import partial
 from pydicom import Dataset
 
 from chestxray.imaging.dicom.acquisition import acquisition_of, check_picture
-from chestxray.imaging.dicom.frame import frame_of
+from chestxray.imaging.dicom.frame import frame_of, memory_bytes_of
 from chestxray.imaging.dicom.greyscale import render
 from chestxray.imaging.dicom.orientation import upright
 from chestxray.imaging.network_input import shrink
@@ -36,11 +36,13 @@ def open_data_set(ds: Dataset, limits: Limits) -> Opened:
     Its ``decode`` raises:
         MultiFrameError, ColourError, NoPixelDataError: before a pixel is decoded.
         UnsupportedTransferSyntaxError, UnsupportedFormatError: nothing here decodes its pixels.
-        TruncatedFileError, DamagedFileError: they cannot be decoded.
+        TruncatedFileError, DamagedFileError, TooCostlyError: they cannot be decoded.
         TooManyPixelsError, TooSmallError: see ``Limits``.
     """
     acquisition = acquisition_of(ds)
-    return Opened(acquisition, partial(_decode, ds, acquisition, limits))
+    return Opened(
+        acquisition, partial(_decode, ds, acquisition, limits), memory_bytes_of(ds, limits)
+    )
 
 
 def _decode(
@@ -53,6 +55,5 @@ def _decode(
     height_px, width_px = pixels.shape
     if shrink_to_px is not None:
         pixels = shrink(pixels, max(LOOKED_AT_PX, NETWORKS_MARGIN * shrink_to_px))
-    return Radiograph(
-        pixels, "DICOM", width_px, height_px, acquisition, warnings=(*warnings, *remarks)
-    )
+    warnings += [*frame.warnings, *remarks]
+    return Radiograph(pixels, "DICOM", width_px, height_px, acquisition, warnings=tuple(warnings))

@@ -148,7 +148,11 @@ def _assessed(
 ) -> tuple[Assessment, BatchElement]:
     """One file assessed and answered: a request's work in a thread."""
     (assessment,) = assess(
-        upload.load, [assessor], limits=service.image_limits, stopwatch=service.metrics.stage
+        upload.load,
+        [assessor],
+        limits=service.image_limits,
+        stopwatch=service.metrics.stage,
+        budget=service.budget,
     )
     with service.metrics.stage("render") if assessment.error is None else nullcontext():
         element = batch_element(upload.filename, assessment, options)

@@ -16,7 +16,7 @@ import random
 from collections.abc import Sequence
 from functools import partial
 
-from chestxray.assessment import Assessment, Assessor, assess
+from chestxray.assessment import Assessment, Assessor, MemoryBudget, assess
 from chestxray.errors import OverloadedError
 from chestxray.service.http.admission import Admission
 from chestxray.service.metrics import Metrics
@@ -30,8 +30,11 @@ class Shadows:
     ``share`` of the requests, in [0, 1], is assessed again.
     """
 
-    def __init__(self, admission: Admission, metrics: Metrics, share: float) -> None:
+    def __init__(
+        self, admission: Admission, metrics: Metrics, budget: MemoryBudget, share: float
+    ) -> None:
         self._admission, self._metrics, self._share = admission, metrics, share
+        self._budget = budget
         self._following: set[asyncio.Task[None]] = set()
 
     def follow(
@@ -77,7 +80,7 @@ class Shadows:
 
     def _compare(self, answered: Assessment, shadows: Sequence[Assessor]) -> None:
         assert answered.source is not None  # noqa: S101 - it was readable
-        for shadow in assess(answered.source, shadows):
+        for shadow in assess(answered.source, shadows, budget=self._budget):
             name = shadow.assessor.name
             points = shadow.assessor.predictor.manifest.operating_points
             for point in answered.assessor.predictor.manifest.operating_points:

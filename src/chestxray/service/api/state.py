@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from chestxray import __version__
+from chestxray.assessment import MemoryBudget
 from chestxray.errors import NotReadyError
 from chestxray.imaging import Limits
 from chestxray.service.api.schemas import PredictionAnswer
@@ -28,6 +29,7 @@ class Service:
     settings: Settings
     admission: Admission
     metrics: Metrics
+    budget: MemoryBudget
     shadows: Shadows
     served: Served | None = None
     draining: bool = False

@@ -33,6 +33,7 @@ PROBLEMS: dict[type[ChestXrayError], tuple[int, str]] = {
     errors.TooManyBytesError: (413, "Too many bytes"),
     errors.TooManyPixelsError: (413, "Too many pixels"),
     errors.TooManyFilesError: (413, "Too many files"),
+    errors.TooCostlyError: (413, "Too costly"),
     # 422: readable, but not what the model may judge.
     errors.RefusedError: (422, "Refused"),
     errors.TooSmallError: (422, "Too small"),

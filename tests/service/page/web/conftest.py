@@ -50,13 +50,13 @@ def client(predictor: Predictor) -> Iterator[httpx.Client]:
 def two_models(
     predictor: Predictor, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[httpx.Client]:
-    """The bundle that ships, and ``effusion``: for another finding, in adults, of any picture."""
+    """The bundle that ships, and ``effusion``: another finding, from 6 years on, any picture."""
     check = tiny_manifest(tiny_model()).input_check.model_dump()
     folder = write_tiny_bundle(
         tmp_path_factory.mktemp("other"),
         validated=True,
         finding=OTHER_FINDING,
-        population=POPULATION | {"age_years": [18, 90]},
+        population=POPULATION | {"age_years": [6, 90]},
         input_check=check | {"distance_at_threshold": 1e6},
     )
     registry = Registry({predictor.manifest.name: predictor, "effusion": Predictor.load(folder)})

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
+from chestxray.inference import Population
 from chestxray.inference.probability import logit_of, sigmoid
 from factories.browser import (
     EXAMPLES,
@@ -56,8 +58,14 @@ def edges(locator: Locator) -> tuple[float, float]:
 def figure_text(figure: Figure) -> str:
     """As a table has it, without the space between value and interval."""
     if figure.get("ci_low") is None:
-        return f"{figure['value']:.3f}"
-    return f"{figure['value']:.3f}({figure['ci_low']:.3f}–{figure['ci_high']:.3f})"
+        return _thousandths(figure["value"])
+    low, high = (_thousandths(figure[end]) for end in ("ci_low", "ci_high"))
+    return f"{_thousandths(figure['value'])}({low}–{high})"
+
+
+def _thousandths(value: float) -> str:
+    """As JavaScript rounds: what lies just between two goes up."""
+    return str(Decimal(value).quantize(Decimal("0.001"), ROUND_HALF_UP))
 
 
 def measured_at(metadata: dict[str, Any], point: str) -> list[tuple[dict[str, Any], Any]]:
@@ -305,7 +313,7 @@ def test_the_model_card_has_every_figure_of_the_metadata(
             assert str(n) in text
     assert n_figures >= 7 * len(metadata["operating_points"])
     population = metadata["population"]
-    assert "{} to {} years".format(*population["age_years"][0]) in text
+    assert Population.model_validate(population).ages in text
     assert all(", ".join(population[of]) in text for of in ("modalities", "body_parts", "views"))
     assert metadata["finding"]["code"]["value"] in text
     for point in metadata["operating_points"].values():

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from chestxray.inference import Population, Predictor
 from factories.browser import (
     EXAMPLES,
     Visitor,
@@ -140,9 +141,8 @@ def test_card_and_identity_are_the_chosen_models(page: Page, two_models: httpx.C
         page.locator("#open-model-card").click()
         card = page.locator("#model-card-content")
         expect(card).to_contain_text(metadata["bundle_sha256"])
-        expect(card).to_contain_text(
-            "{} to {} years".format(*metadata["population"]["age_years"][0])
-        )
+        knows = Population.model_validate(metadata["population"])
+        expect(card).to_contain_text(f"{knows.ages}")
         expect(card.locator("tr", has_text="name").first).to_contain_text(model)
         page.keyboard.press("Escape")
 
@@ -233,11 +233,12 @@ def test_the_picture_stays_as_it_is_looked_at_and_the_heatmap_is_the_models(
 
 
 def test_what_the_network_saw_is_what_the_chosen_models_network_saw(
-    page: Page, two_models: httpx.Client
+    page: Page, two_models: httpx.Client, predictor: Predictor
 ) -> None:
     data = dicom(grey_of(EXAMPLES["normal-1.jpeg"]), bits=8, PatientAge=None, PatientBirthDate=None)
     read(page, ("IM000001", data))
-    for model, side_px in ((DEFAULT, 224), (OTHER, 64), (DEFAULT, 224)):
+    of_default = predictor.manifest.preprocessing.side_px
+    for model, side_px in ((DEFAULT, of_default), (OTHER, 64), (DEFAULT, of_default)):
         choose(page, model)
         until_read(page, 1)
         until_shown(page)

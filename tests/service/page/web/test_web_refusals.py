@@ -38,10 +38,10 @@ def chest(**attributes: Any) -> bytes:
     return dicom(grey_of(EXAMPLES["pneumonia-1.jpeg"]), bits=8, **attributes)
 
 
-ADULT = {"PatientAge": "061Y", "PatientBirthDate": None}
+SCHOOLCHILD = {"PatientAge": "010Y", "PatientBirthDate": None}
 
 UNKNOWN = {
-    "age": (ADULT, {"population": "warn"}, "not judged: patient of another age"),
+    "age": (SCHOOLCHILD, {"population": "warn"}, "not judged: patient of another age"),
     "view": ({"ViewPosition": "LL"}, {"acquisition": "warn"}, "not judged: wrong view"),
     "body part": (
         {"BodyPartExamined": "ABDOMEN"},
@@ -79,7 +79,7 @@ def test_what_the_model_does_not_know_is_refused_and_answered_with_a_warning_if_
 
 
 def test_each_reason_to_refuse_is_told_before_it_is_overruled(page: Page) -> None:
-    read(page, ("IM000001", chest(ViewPosition="LL", **ADULT)))
+    read(page, ("IM000001", chest(ViewPosition="LL", **SCHOOLCHILD)))
     expect(page.locator("#refusal-title")).to_have_text("Wrong view")
     page.locator("#read-anyway").click()
     expect(page.locator("#refusal-title")).to_have_text("Patient of another age")
@@ -89,7 +89,12 @@ def test_each_reason_to_refuse_is_told_before_it_is_overruled(page: Page) -> Non
 
 
 def test_one_file_overruled_leaves_the_others_refused(page: Page) -> None:
-    read(page, ("IM000001", chest(**ADULT)), ("IM000002", chest(**ADULT)), ("IM3", chest()))
+    read(
+        page,
+        ("IM000001", chest(**SCHOOLCHILD)),
+        ("IM000002", chest(**SCHOOLCHILD)),
+        ("IM3", chest()),
+    )
     page.locator("#read-anyway").click()
     expect(page.locator("#verdict")).to_be_visible()
     assert [row["state"] for row in rows(page)] == ["answered", "failed", "answered"]
@@ -99,7 +104,7 @@ def test_what_one_model_may_answer_all_the_same_another_still_refuses(
     visitor: Visitor, two_models: httpx.Client
 ) -> None:
     page = visitor.open(two_models)
-    read(page, ("IM000001", chest(Modality="MG", **ADULT)))
+    read(page, ("IM000001", chest(Modality="MG", **SCHOOLCHILD)))
     page.locator("#read-anyway").click()
     expect(page.locator("#refusal-title")).to_have_text("Patient of another age")
     page.locator("#read-anyway").click()
@@ -108,13 +113,13 @@ def test_what_one_model_may_answer_all_the_same_another_still_refuses(
     expect(page.locator("#refusal-title")).to_have_text("Wrong modality")
     page.locator("#read-anyway").click()
     expect(page.locator("#verdict")).to_be_visible()
-    assert len(page.locator("#warnings li").all()) == 1  # adults it knows
+    assert len(page.locator("#warnings li").all()) == 1  # schoolchildren it knows
 
 
 def test_the_warning_stands_with_the_answer_wherever_it_is_taken(
     page: Page, client: httpx.Client
 ) -> None:
-    data = chest(**ADULT)
+    data = chest(**SCHOOLCHILD)
     read(page, ("IM000001", data), ("plain.jpeg", EXAMPLES["normal-1.jpeg"]))
     page.locator("#read-anyway").click()
     expect(page.locator("#verdict")).to_be_visible()
@@ -180,7 +185,7 @@ def told_apart(page: Page, *warnings: str) -> dict[str, list[str]]:
 
 def test_in_the_list_an_answer_with_a_warning_bears_a_sign(page: Page) -> None:
     files = [
-        ("of an adult", chest(**ADULT)),
+        ("of a schoolchild", chest(**SCHOOLCHILD)),
         ("noise.png", noise_png()),
         ("of no known age.jpeg", EXAMPLES["normal-1.jpeg"]),
         ("of a child", chest()),

@@ -27,7 +27,7 @@ export function beforeOverruling(problem, { input_check: check }) {
         "nothing."
       );
     case "population":
-      return "The model learned from nobody of such an age: it will be wrong more often.";
+      return "The model is not meant for this age, and nobody has measured how it does there.";
     case "acquisition":
       return "The model learned from no such radiographs: its answer may mean nothing.";
     default:
