@@ -96,7 +96,7 @@ JUDGED = {
     "elsewhere.json": "elsewhere",
 }
 """The data that the shipped bundle was judged on."""
-LEFT_OUT = {"without-nih.json": "adults (NIH), learned from children alone"}
+LEFT_OUT = {"without-nih.json": "*another bundle:* adults (NIH), learned from children alone"}
 """Bundles of the same recipe, not shipped, that have seen nothing of what they are judged on."""
 
 SCORES = ("auroc", "accuracy", "sensitivity", "specificity", "precision")
@@ -516,7 +516,8 @@ def calibration() -> str:
         )
     header = ("data", "n / subjects", "prevalence", "slope", "intercept", "Brier score", "ECE")
     return (
-        f"Fitted on {fitted.fitted_on}: n = {fitted.n}, prevalence {percent(fitted.prevalence)}, "
+        f"Fitted on {fitted.fitted_on}: n = {fitted.n}, "
+        f"weighted to a prevalence of {percent(fitted.prevalence)}, "
         f"temperature {fitted.temperature:.2f}, bias {fitted.bias:.2f}.\n\n"
         + table(header, rows)
         + note(f"ECE of 15 bins. {INTERVALS}", f"{', '.join(map(ref, JUDGED))}.")
