@@ -83,8 +83,7 @@ class Policy:
             warnings.append(AGES_UNKNOWN)
         elif age_years is None:
             warnings.append(
-                "the patient's age is not known: "
-                f"the model is meant only for patients aged {ages}"
+                f"the patient's age is not known: the model is meant only for patients aged {ages}"
             )
         elif not self.knows.knows_age(age_years):
             outside = (
