@@ -146,7 +146,7 @@ def test_a_patient_of_another_age_is_refused_or_warned_of(score, archive, tmp_pa
         row = rows_of(out)["adult.dcm"]
         assert row["error_code"] == ("outside_population" if population == "refuse" else "")
         assert bool(row["label"]) == (population == "warn")
-        assert ("only on patients aged 1 to 5 years" in row["warnings"]) == (population == "warn")
+        assert ("only for patients aged 1 to 5 years" in row["warnings"]) == (population == "warn")
     assert codes == {"refuse": 3, "warn": 0}
 
 

@@ -227,7 +227,7 @@ def test_a_patient_of_an_age_that_a_bundle_does_not_know_is_refused_or_warned_of
     assert warned.error_code is None
     assert warned.label is not None
     assert warned.warnings is not None
-    assert "only on patients aged 1 to 5 years" in warned.warnings
+    assert "only for patients aged 1 to 5 years" in warned.warnings
     assert same == known
 
 

@@ -30,11 +30,15 @@ from factories.browser import (
     until_read,
     until_shown,
 )
-from factories.requests import AGE_IS_NOT_KNOWN, predict, predict_batch
+from factories.requests import predict, predict_batch
 from factories.servers import served, serving
 
 ONE = ("pneumonia-1.jpeg", EXAMPLES["pneumonia-1.jpeg"])
 MAX_FILE_BYTES = 20_000
+AGE_IS_NOT_KNOWN = (
+    "the patient's age is not known: "
+    "the model is meant only for patients aged 1 to 5 or 18 to 90 years"
+)
 
 
 def many_files() -> list[File]:
