@@ -10,6 +10,7 @@ Does not: decode or predict (``assessment`` does), or fit a fact (``learning`` d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from chestxray.errors import (
@@ -113,18 +114,25 @@ def _unknown_acquisition(acquisition: Acquisition, knows: Population) -> list[Re
     were understood as, never the words.
     """
     of_modality, of_body_part, of_view = acquisition.attributes
-    known: dict[str, list[str]] = {
-        "modality": [modality_of(word) or word for word in knows.modalities],
-        "body part": [body_part_of(word) or word for word in knows.body_parts],
-        "view": list(knows.views),
-    }
+    modalities, body_parts = _terms(knows.modalities, knows.body_parts)
     told = (
-        (WrongModalityError, "modality", of_modality, acquisition.modality),
-        (WrongBodyPartError, "body part", of_body_part, acquisition.body_part),
-        (WrongViewError, "view", of_view, acquisition.view),
+        (WrongModalityError, "modality", of_modality, acquisition.modality, modalities),
+        (WrongBodyPartError, "body part", of_body_part, acquisition.body_part, body_parts),
+        (WrongViewError, "view", of_view, acquisition.view, knows.views),
     )
     return [
-        error(f"the {fact} ({attribute}) is {term}, not {' or '.join(known[fact])}")
-        for error, fact, attribute, term in told
-        if term is not None and term not in known[fact]
+        error(f"the {fact} ({attribute}) is {term}, not {' or '.join(known)}")
+        for error, fact, attribute, term, known in told
+        if term is not None and term not in known
     ]
+
+
+@cache  # every file asks, and a bundle's words are the same
+def _terms(
+    modalities: tuple[str, ...], body_parts: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a bundle calls modalities and body parts, in DICOM's terms."""
+    return (
+        tuple(modality_of(word) or word for word in modalities),
+        tuple(body_part_of(word) or word for word in body_parts),
+    )

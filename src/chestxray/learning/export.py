@@ -55,11 +55,11 @@ from chestxray.learning.inputs import (
     data_sha256,
     decode,
     inputs_of,
-    readable_split,
     targets_of,
     to_grey_levels,
     to_pixels,
     unreadable,
+    without,
 )
 from chestxray.learning.layout import fit_layout, not_whole
 from chestxray.learning.networks.network import LAYOUT_CELLS
@@ -106,7 +106,7 @@ def export(
         ConfigError: a report cannot be read.
     """
     config, external = run.config, external or {}
-    split, _ = readable_split(run.split, config)
+    split = without(run.split, run.left_out)
     quoted = [_read_report(file) for file in reports]  # now, not after a minute's work
     steps = ["decode", "graph", "parity", "calibrate", "input check", "evaluate"]
 

@@ -4,13 +4,13 @@ Pictures are kept as 8-bit grey levels, which is exact for 8-bit files of that s
 a grey level for any other.
 
 Does not: augment (``augmentation``), or drop files in silence. ``readable_split`` says what
-cannot be read, and the rest is decoded whole.
+cannot be read, and what ``without`` leaves is decoded whole.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,15 +81,19 @@ def readable_split(split: Split, config: TrainConfig) -> tuple[Split, dict[str, 
         DatasetError: a side has no readable file of one of its truths.
     """
     wrong = unreadable([*split.train, *split.heldout], config)
-    sides = []
-    for side in (split.train, split.heldout):
-        kept = [sample for sample in side if sample.path not in wrong]
+    readable = without(split, wrong)
+    for side, kept in ((split.train, readable.train), (split.heldout, readable.heldout)):
         if lost := {sample.truth for sample in side} - {sample.truth for sample in kept}:
             raise DatasetError(
                 f"no {min(lost)} can be read on one side of the split; of all: {reasons(wrong)}"
             )
-        sides.append(kept)
-    return Split(*sides), wrong
+    return readable, wrong
+
+
+def without(split: Split, paths: Collection[str]) -> Split:
+    """The split without the samples of these ``Sample.path``."""
+    sides = (split.train, split.heldout)
+    return Split(*([sample for sample in side if sample.path not in paths] for side in sides))
 
 
 def reasons(wrong: Mapping[str, str]) -> str:

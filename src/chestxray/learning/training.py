@@ -71,6 +71,8 @@ from chestxray.learning.processes import ALONE, Processes
 from chestxray.learning.sampling import Sampler, strata_of
 from chestxray.learning.teaching import Teachers, read_teachers, require_unseen
 
+LEFT_OUT_FILE = "left_out.json"
+
 Progress = Callable[[str, int, int], None]
 """Told (what, done, total) while a run goes on; what it does with it is its own affair."""
 
@@ -91,6 +93,8 @@ class Run:
     initialised_from: str
     teachers: tuple[str, ...] = ()
     """The SHA-256 of each teacher's bundle."""
+    left_out: tuple[str, ...] = ()
+    """``Sample.path`` of the files in ``split`` that could not be read."""
 
 
 def train(
@@ -311,7 +315,7 @@ def _open_run(
     write_split(split, out / "split.json")
     if left_out:
         listed = json.dumps(left_out, indent=1)
-        (out / "left_out.json").write_text(listed + "\n", encoding="utf-8")
+        (out / LEFT_OUT_FILE).write_text(listed + "\n", encoding="utf-8")
     file.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
@@ -340,6 +344,7 @@ def read_run(folder: Path, samples: list[Sample]) -> Run:
     network = NETWORKS[config.network]()
     network.load_state_dict(read_weights(folder))
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    left_out = folder / LEFT_OUT_FILE
     return Run(
         folder=folder,
         config=config,
@@ -348,6 +353,7 @@ def read_run(folder: Path, samples: list[Sample]) -> Run:
         history=[json.loads(line) for line in lines],
         initialised_from=told["initialised_from"],
         teachers=tuple(told.get("teachers", ())),  # runs of earlier versions had none
+        left_out=tuple(json.loads(left_out.read_text("utf-8"))) if left_out.is_file() else (),
     )
 
 
